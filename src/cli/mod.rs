@@ -1,0 +1,1 @@
+//! The command line: typed arguments, decided settings, dispatch; the only owner of the terminal.

@@ -1,0 +1,214 @@
+//! An agent's folder or script, packed for the server.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ignore::WalkBuilder;
+use ignore::overrides::OverrideBuilder;
+
+use super::{Error, Result};
+use crate::wire::AgentConfig;
+use crate::wire::agent::{MAX_NAME, SourceHash, is_agent_name};
+
+/// What describes an agent in its folder.
+const CONFIG_FILE: &str = "superserve.yaml";
+/// Never packed, whatever the configuration says: secrets, and what is made again from the rest.
+const NEVER: [&str; 4] = [".git", ".env*", "node_modules", ".venv"];
+/// The most that is packed, in bytes before compression.
+const MAX_BYTES: u64 = 200 << 20;
+
+/// An agent as it is sent to the server.
+#[derive(Clone, Debug)]
+pub struct Package {
+    pub name: String,
+    pub config: AgentConfig,
+    /// tar, gzipped. The same files give the same bytes, whoever packs them and when.
+    pub archive: Vec<u8>,
+    /// What the server will say the agent's `source_hash` is.
+    pub source_hash: String,
+}
+
+impl Package {
+    /// Packs a folder that holds a `superserve.yaml`, or a script with the folder around it.
+    ///
+    /// `name` goes before the one in the file, which goes before the folder's. Errors: the path is missing, the file
+    /// can't be read or parsed, no command is known, the name is no agent's name, the folder is too large.
+    pub fn from_path(path: &Path, name: Option<&str>) -> Result<Self> {
+        let missing = || Error::Missing {
+            what: "Agent's folder or script",
+            path: path.to_owned(),
+            hint: Some(
+                "Give the name of a deployed agent (superserve agents list) or a path that exists.".into(),
+            ),
+        };
+        let whole = path.canonicalize().map_err(|_| missing())?;
+        let folder = if whole.is_dir() { whole.clone() } else { whole.parent().unwrap_or(&whole).to_owned() };
+        let mut config = read_config(&folder)?;
+        if whole.is_file() {
+            config.command = Some(script_command(&whole)?);
+        } else if config.command.as_deref().is_none_or(|command| command.trim().is_empty()) {
+            return Err(Error::Input {
+                message: format!("no command for the agent in {}", path.display()),
+                hint: Some(format!(
+                    "Write one into {CONFIG_FILE} there (command: python agent.py), or name the script: superserve deploy agent.py"
+                )),
+            });
+        }
+        let name = agent_name(name, &config, &folder)?;
+        config.name = Some(name.clone());
+        let tar = pack(&folder, &config.ignore)?;
+        let mut hash = SourceHash::default();
+        hash.update(&tar);
+        let source_hash = hash.finish(&config);
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        let archive =
+            gzip.write_all(&tar).and_then(|()| gzip.finish()).map_err(|error| unreadable(&folder, &error))?;
+        Ok(Self { name, config, archive, source_hash })
+    }
+}
+
+fn read_config(folder: &Path) -> Result<AgentConfig> {
+    let path = folder.join(CONFIG_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(AgentConfig::default()),
+        Err(error) => return Err(unreadable(&path, &error)),
+    };
+    if text.trim().is_empty() {
+        return Ok(AgentConfig::default());
+    }
+    serde_saphyr::from_str(&text).map_err(|error| Error::Input {
+        message: format!(
+            "cannot read {}: {}",
+            path.display(),
+            error.to_string().lines().next().unwrap_or_default()
+        ),
+        hint: Some("Its keys are name, command, secrets, ignore and network (none or host).".into()),
+    })
+}
+
+fn agent_name(given: Option<&str>, config: &AgentConfig, folder: &Path) -> Result<String> {
+    if let Some(name) = given.or(config.name.as_deref()) {
+        return if is_agent_name(name) { Ok(name.to_owned()) } else { Err(bad_name(name)) };
+    }
+    let folder_name = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name: String = folder_name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name = name.trim_matches('-');
+    if is_agent_name(name) { Ok(name.to_owned()) } else { Err(bad_name(&folder_name)) }
+}
+
+fn bad_name(name: &str) -> Error {
+    Error::Input {
+        message: format!("'{name}' is no name for an agent"),
+        hint: Some(format!(
+            "A name begins with a-z, goes on with a-z, 0-9 and -, and has at most {MAX_NAME} characters: give one with --name."
+        )),
+    }
+}
+
+/// The command that runs a script in its folder: its `#!` line, else by its ending.
+fn script_command(script: &Path) -> Result<String> {
+    let name = script.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let start = std::fs::read(script).map_err(|error| unreadable(script, &error))?;
+    let first_line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let file = shell_words::quote(&format!("./{name}")).into_owned();
+    if let Some(interpreter) = std::str::from_utf8(first_line).ok().and_then(|line| line.strip_prefix("#!")) {
+        let mut words: Vec<&str> = interpreter.split_whitespace().collect();
+        if words.first().is_some_and(|word| word.ends_with("/env")) {
+            words.remove(0);
+            if words.first() == Some(&"-S") {
+                words.remove(0);
+            }
+        }
+        if !words.is_empty() {
+            words.push(&file);
+            return Ok(words.join(" "));
+        }
+    }
+    let interpreter = match script.extension().and_then(|ending| ending.to_str()) {
+        Some("py") => "python3",
+        Some("js") => "node",
+        Some("ts") => "node --import tsx",
+        Some("sh") => "sh",
+        _ => {
+            return Err(Error::Input {
+                message: format!("cannot tell how to run {}", script.display()),
+                hint: Some("Begin it with a #! line, or end its name in .py, .js, .ts or .sh.".into()),
+            });
+        }
+    };
+    Ok(format!("{interpreter} {file}"))
+}
+
+/// The folder as a tar stream: sorted, without owners and times, so that only what is in it counts.
+fn pack(folder: &Path, ignore: &[String]) -> Result<Vec<u8>> {
+    let mut overrides = OverrideBuilder::new(folder);
+    for pattern in NEVER.iter().copied().chain(ignore.iter().map(String::as_str)) {
+        overrides.add(&format!("!{pattern}")).map_err(|error| Error::Input {
+            message: format!("the pattern '{pattern}' under ignore is wrong: {error}"),
+            hint: Some("Patterns are those of a .gitignore.".into()),
+        })?;
+    }
+    let overrides =
+        overrides.build().map_err(|error| Error::Input { message: error.to_string(), hint: None })?;
+    let walk = WalkBuilder::new(folder)
+        .standard_filters(false)
+        .overrides(overrides)
+        .sort_by_file_name(std::ffi::OsStr::cmp)
+        .build();
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut bytes = 0;
+    for entry in walk {
+        let entry = entry.map_err(|error| Error::Input {
+            message: format!("cannot pack {}: {error}", folder.display()),
+            hint: None,
+        })?;
+        let path = entry.path();
+        let Some(name) = path.strip_prefix(folder).ok().filter(|name| !name.as_os_str().is_empty()) else {
+            continue;
+        };
+        append(&mut tar, path, name, &mut bytes)?;
+    }
+    tar.into_inner().map_err(|error| unreadable(folder, &error))
+}
+
+fn append(tar: &mut tar::Builder<Vec<u8>>, path: &Path, name: &Path, bytes: &mut u64) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |error: std::io::Error| unreadable(path, &error);
+    let meta = path.symlink_metadata().map_err(failed)?;
+    let mut header = tar::Header::new_gnu();
+    header.set_mtime(0);
+    if meta.is_dir() {
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o755);
+        header.set_size(0);
+        tar.append_data(&mut header, name, std::io::empty()).map_err(failed)
+    } else if meta.is_symlink() {
+        let target: PathBuf = std::fs::read_link(path).map_err(failed)?;
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_size(0);
+        tar.append_link(&mut header, name, target).map_err(failed)
+    } else if meta.is_file() {
+        let content = std::fs::read(path).map_err(failed)?;
+        *bytes += content.len() as u64;
+        if *bytes > MAX_BYTES {
+            return Err(Error::Input {
+                message: format!("the agent's folder is larger than {} MiB", MAX_BYTES >> 20),
+                hint: Some(format!("Name what it doesn't need under ignore in {CONFIG_FILE}.")),
+            });
+        }
+        header.set_mode(if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 });
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, name, content.as_slice()).map_err(failed)
+    } else {
+        // Sockets, pipes and devices are no part of an agent.
+        Ok(())
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::Input { message: format!("cannot read {}: {error}", path.display()), hint: None }
+}

@@ -1,0 +1,391 @@
+//! The calls.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use reqwest::multipart::{Form, Part};
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::package::Package;
+use super::{Client, Error, Result};
+use crate::wire::agent::AgentList;
+use crate::wire::server::StopServer;
+use crate::wire::session::{EndMany, ResolvedIds, Transcript};
+use crate::wire::sse::Decoder;
+use crate::wire::{
+    Agent, CreateSession, EndRow, ErrorBody, ErrorCode, Message, NumberedEvent, Order, SendMessage,
+    ServerInfo, Session, SessionId, SessionPage, SessionQuery, Version,
+};
+
+/// How often a dropped stream is asked for again before the error is told.
+const RECONNECTS: u32 = 5;
+
+impl Client {
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        let body = accepted(request.send().await?).await?.bytes().await?;
+        serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.call(self.request(Method::GET, path)).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.call(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// `GET /version`.
+    pub async fn version(&self) -> Result<Version> {
+        self.get("/version").await
+    }
+
+    /// `GET /server`.
+    pub async fn server(&self) -> Result<ServerInfo> {
+        self.get("/server").await
+    }
+
+    /// `POST /server/stop`: the server drains and exits after it has answered.
+    pub async fn stop_server(&self, stop: StopServer) -> Result<ServerInfo> {
+        self.post("/server/stop", &stop).await
+    }
+
+    /// `POST /agents`: a new agent, or a new revision of the one with this name.
+    pub async fn deploy(&self, package: Package) -> Result<Agent> {
+        let config =
+            serde_json::to_string(&package.config).map_err(|error| Error::Protocol(error.to_string()))?;
+        let form = Form::new()
+            .part("file", Part::bytes(package.archive).file_name("agent.tar.gz"))
+            .text("name", package.name)
+            .text("command", package.config.command.unwrap_or_default())
+            .text("config", config);
+        self.call(self.request(Method::POST, "/agents").multipart(form)).await
+    }
+
+    /// `GET /agents`: all of them, by name.
+    pub async fn agents(&self) -> Result<Vec<Agent>> {
+        Ok(self.get::<AgentList>("/agents").await?.agents)
+    }
+
+    /// `GET /agents/{name or id}`.
+    pub async fn agent(&self, agent: &str) -> Result<Agent> {
+        self.get(&format!("/agents/{}", segment(agent)?)).await
+    }
+
+    /// `DELETE /agents/{name or id}`: ends its sessions too.
+    pub async fn delete_agent(&self, agent: &str) -> Result<()> {
+        accepted(self.request(Method::DELETE, &format!("/agents/{}", segment(agent)?)).send().await?).await?;
+        Ok(())
+    }
+
+    /// `POST /sessions`.
+    pub async fn create_session(&self, session: &CreateSession) -> Result<Session> {
+        self.post("/sessions", session).await
+    }
+
+    /// `GET /sessions`: one page.
+    pub async fn sessions(&self, query: &SessionQuery) -> Result<SessionPage> {
+        self.call(self.request(Method::GET, "/sessions").query(&pairs(query))).await
+    }
+
+    /// `GET /sessions/{id}`.
+    pub async fn session(&self, id: &SessionId) -> Result<Session> {
+        self.get(&format!("/sessions/{id}")).await
+    }
+
+    /// The session that a user means: an ID with or without `ses_`, a unique prefix of one, `@last` or
+    /// `@last:AGENT`. An empty one is refused before any request.
+    pub async fn resolve(&self, text: &str) -> Result<SessionId> {
+        if let Some(rest) = text.strip_prefix("@last") {
+            return self.last(text, rest).await;
+        }
+        let prefix: String =
+            text.strip_prefix(SessionId::PREFIX).unwrap_or(text).chars().filter(|c| *c != '-').collect();
+        if prefix.is_empty() {
+            return Err(Error::api(
+                ErrorCode::Invalid,
+                "the session ID is empty",
+                "Run superserve sessions list to see your sessions.".to_owned(),
+            ));
+        }
+        if let Ok(id) = format!("{}{prefix}", SessionId::PREFIX).parse() {
+            return Ok(id);
+        }
+        let ResolvedIds { mut ids } = self
+            .call(self.request(Method::GET, "/sessions/resolve").query(&[("id_prefix", &prefix)]))
+            .await?;
+        match ids.len() {
+            1 => Ok(ids.remove(0)),
+            0 => Err(no_session(text)),
+            _ => Err(ambiguous(text, &ids)),
+        }
+    }
+
+    async fn last(&self, text: &str, rest: &str) -> Result<SessionId> {
+        let agent = match rest.strip_prefix(':') {
+            Some("") => None,
+            Some(agent) => Some(agent.to_owned()),
+            None if rest.is_empty() => None,
+            None => return Err(no_session(text)),
+        };
+        let status =
+            crate::wire::Status::ALL.into_iter().filter(|s| *s != crate::wire::Status::Ended).collect();
+        let query = SessionQuery { status, agent, limit: Some(1), ..SessionQuery::default() };
+        self.sessions(&query)
+            .await?
+            .sessions
+            .into_iter()
+            .next()
+            .map(|session| session.id)
+            .ok_or_else(|| no_session(text))
+    }
+
+    /// `POST /sessions/{id}/end`.
+    pub async fn end_session(&self, id: &SessionId) -> Result<Session> {
+        self.post(&format!("/sessions/{id}/end"), &serde_json::json!({})).await
+    }
+
+    /// `POST /sessions/end`: a row a session, as each is done. Dropping the stream stops it after those in flight.
+    pub async fn end_sessions(
+        &self,
+        ids: &[SessionId],
+    ) -> Result<impl Stream<Item = Result<EndRow>> + use<>> {
+        let body = EndMany { ids: ids.iter().map(ToString::to_string).collect() };
+        let response =
+            accepted(self.request(Method::POST, "/sessions/end").json(&body).send().await?).await?;
+        let lines = Lines { response, buffer: Vec::new(), done: false };
+        Ok(stream::unfold(lines, |mut lines| async move { lines.next().await.map(|row| (row, lines)) }))
+    }
+
+    /// `POST /sessions/{id}/resume`.
+    pub async fn resume_session(&self, id: &SessionId) -> Result<Session> {
+        self.post(&format!("/sessions/{id}/resume"), &serde_json::json!({})).await
+    }
+
+    /// `POST /sessions/{id}/cancel`.
+    pub async fn cancel_session(&self, id: &SessionId) -> Result<Session> {
+        self.post(&format!("/sessions/{id}/cancel"), &serde_json::json!({})).await
+    }
+
+    /// `DELETE /sessions/{id}`: forgets an ended session.
+    pub async fn delete_session(&self, id: &SessionId) -> Result<()> {
+        accepted(self.request(Method::DELETE, &format!("/sessions/{id}")).send().await?).await?;
+        Ok(())
+    }
+
+    /// `GET /sessions/{id}/messages`: the transcript.
+    pub async fn messages(&self, id: &SessionId) -> Result<Vec<Message>> {
+        Ok(self.get::<Transcript>(&format!("/sessions/{id}/messages")).await?.messages)
+    }
+
+    /// `POST /sessions/{id}/messages`: starts a run, and its events as they come.
+    pub async fn send(&self, id: &SessionId, prompt: &str) -> Result<RunStream> {
+        let request = self.request(Method::POST, &format!("/sessions/{id}/messages"));
+        let response =
+            accepted(request.json(&SendMessage { prompt: prompt.to_owned() }).send().await?).await?;
+        Ok(RunStream::new(self.clone(), id.clone(), response, 0))
+    }
+
+    /// `GET /sessions/{id}/events`: the latest run's events after the first `after`, then live.
+    pub async fn events(&self, id: &SessionId, after: u64) -> Result<RunStream> {
+        Ok(RunStream::new(self.clone(), id.clone(), self.events_response(id, after).await?, after))
+    }
+
+    async fn events_response(&self, id: &SessionId, after: u64) -> Result<Response> {
+        let request = self.request(Method::GET, &format!("/sessions/{id}/events")).query(&[("after", after)]);
+        accepted(request.send().await?).await
+    }
+}
+
+/// The events of one run. A dropped connection is taken up where it broke.
+#[derive(Debug)]
+pub struct RunStream {
+    client: Client,
+    id: SessionId,
+    response: Option<Response>,
+    decoder: Decoder,
+    ready: VecDeque<NumberedEvent>,
+    received: u64,
+    reconnects: u32,
+    finished: bool,
+}
+
+impl RunStream {
+    fn new(client: Client, id: SessionId, response: Response, received: u64) -> Self {
+        Self {
+            client,
+            id,
+            response: Some(response),
+            decoder: Decoder::default(),
+            ready: VecDeque::new(),
+            received,
+            reconnects: 0,
+            finished: false,
+        }
+    }
+
+    /// The next event; `None` after the run's last one.
+    pub async fn next(&mut self) -> Option<Result<NumberedEvent>> {
+        loop {
+            if self.finished {
+                return None;
+            }
+            if let Some(event) = self.ready.pop_front() {
+                if event.number <= self.received {
+                    continue;
+                }
+                self.received = event.number;
+                self.finished = event.event.is_last();
+                return Some(Ok(event));
+            }
+            let Some(response) = &mut self.response else {
+                match self.client.events_response(&self.id, self.received).await {
+                    Ok(response) => self.response = Some(response),
+                    Err(error) => return Some(self.fail(error)),
+                }
+                continue;
+            };
+            match response.chunk().await {
+                Ok(Some(bytes)) => {
+                    self.reconnects = 0;
+                    self.ready.extend(self.decoder.feed(&bytes));
+                }
+                lost => {
+                    if self.reconnects == RECONNECTS {
+                        let error = match lost {
+                            Err(error) => error.into(),
+                            Ok(_) => Error::Protocol("the run's stream ended before the run did".into()),
+                        };
+                        return Some(self.fail(error));
+                    }
+                    self.response = None;
+                    self.decoder = Decoder::default();
+                    tokio::time::sleep(Duration::from_millis(50 << self.reconnects)).await;
+                    self.reconnects += 1;
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, error: Error) -> Result<NumberedEvent> {
+        self.finished = true;
+        Err(error)
+    }
+}
+
+/// The lines of an NDJSON answer.
+struct Lines {
+    response: Response,
+    buffer: Vec<u8>,
+    done: bool,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Option<Result<EndRow>> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(
+                    serde_json::from_slice(&line).map_err(|error| Error::Protocol(error.to_string())),
+                );
+            }
+            if self.done {
+                return None;
+            }
+            match self.response.chunk().await {
+                Ok(Some(bytes)) => self.buffer.extend_from_slice(&bytes),
+                Ok(None) => self.done = true,
+                Err(error) => {
+                    self.done = true;
+                    self.buffer.clear();
+                    return Some(Err(error.into()));
+                }
+            }
+        }
+    }
+}
+
+async fn accepted(response: Response) -> Result<Response> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status();
+    let body = response.bytes().await?;
+    Err(match serde_json::from_slice::<ErrorBody>(&body) {
+        Ok(body) => body.into(),
+        Err(_) => Error::Protocol(format!("status {status} without a sentence")),
+    })
+}
+
+fn pairs(query: &SessionQuery) -> Vec<(&'static str, String)> {
+    let mut pairs: Vec<(&'static str, String)> =
+        query.status.iter().map(|status| ("status", status.to_string())).collect();
+    if let Some(agent) = &query.agent {
+        pairs.push(("agent", agent.clone()));
+    }
+    if let Some(seconds) = query.idle_longer_than {
+        pairs.push(("idle_longer_than", seconds.to_string()));
+    }
+    if let Some(at) = query.created_before {
+        pairs.push(("created_before", at.to_string()));
+    }
+    if let Some(text) = &query.title_contains {
+        pairs.push(("title_contains", text.clone()));
+    }
+    if let Some(limit) = query.limit {
+        pairs.push(("limit", limit.to_string()));
+    }
+    if let Some(cursor) = &query.cursor {
+        pairs.push(("cursor", cursor.clone()));
+    }
+    if query.order == Order::Created {
+        pairs.push(("order", "created".to_owned()));
+    }
+    pairs
+}
+
+/// A name or an ID as one part of a path. What could not be one is refused here, so that no text can reach another
+/// route.
+fn segment(text: &str) -> Result<&str> {
+    let fits =
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if fits { Ok(text) } else { Err(no_agent(text)) }
+}
+
+fn no_agent(text: &str) -> Error {
+    Error::api(
+        ErrorCode::NotFound,
+        format!("Agent not found: no agent is called '{text}'"),
+        "Run superserve agents list to see your agents.".to_owned(),
+    )
+}
+
+fn no_session(text: &str) -> Error {
+    Error::api(
+        ErrorCode::NotFound,
+        format!("Session not found: no session matches '{text}'"),
+        "Run superserve sessions list to see your sessions.".to_owned(),
+    )
+}
+
+/// How many of the matches an ambiguous ID names.
+const MATCHES_SHOWN: usize = 10;
+
+fn ambiguous(text: &str, ids: &[SessionId]) -> Error {
+    let shown: Vec<&str> = ids.iter().take(MATCHES_SHOWN).map(SessionId::short).collect();
+    let more = match ids.len().saturating_sub(MATCHES_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Error::api(
+        ErrorCode::Ambiguous,
+        format!("Ambiguous ID '{text}' — matches: {}{more}", shown.join(", ")),
+        "Give more digits.".to_owned(),
+    )
+}

@@ -1,0 +1,29 @@
+//! How to hold one conversation with an agent process, and when a turn of it is over.
+//!
+//! Not here: starting the process (sandbox), and what a conversation means to a session (platform).
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// The times after which the harness decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long an ambiguous turn must be silent before it counts as over.
+    pub quiet: Duration,
+    /// How long a turn may take.
+    pub turn: Duration,
+    /// How long an agent may take until it waits for its first message.
+    pub startup: Duration,
+    /// How long a cancelled agent gets to park before it is killed.
+    pub cancel_grace: Duration,
+}
+
+/// What an agent says during a turn.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    Text(String),
+    Status(Value),
+    ToolStart { tool: String, input: Value },
+    ToolEnd { duration_ms: u64 },
+}

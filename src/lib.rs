@@ -1,0 +1,28 @@
+//! A scriptable shell for AI-agent sessions. The modules, bottom-up; `ARCHITECTURE.md` says who may use whom.
+
+/// The protocol: types alone.
+pub mod wire;
+/// The one source of time and random IDs.
+pub mod clock;
+/// Every setting; the only reader of the environment.
+pub mod config;
+/// Where agents, sessions, runs and messages are kept.
+pub mod store;
+/// One isolated process tree over one workspace.
+pub mod sandbox;
+/// One conversation with an agent process.
+pub mod harness;
+/// Agents, sessions and turns: the rules.
+pub mod platform;
+/// The platform over HTTP.
+pub mod server;
+/// One method a call.
+pub mod client;
+/// Values to text.
+pub mod render;
+/// The engine and what scripts can call.
+pub mod script;
+/// A local server that starts itself.
+pub mod daemon;
+/// The command line.
+pub mod cli;

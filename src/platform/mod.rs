@@ -1,0 +1,1 @@
+//! Agents, sessions and turns: the rules, without HTTP, SQL or processes.

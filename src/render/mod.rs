@@ -1,0 +1,1 @@
+//! Values to text: tables, details, ages. Returns text, never prints.

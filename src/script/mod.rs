@@ -1,0 +1,1 @@
+//! The engine: its assembly and limits, what scripts can call, command headers, diagnostics.

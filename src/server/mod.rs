@@ -1,0 +1,1 @@
+//! The platform over HTTP: routes, handlers by noun, errors to statuses.

@@ -1,0 +1,1 @@
+//! Where agents, sessions, runs, events and messages are kept. The only place that speaks SQL.

@@ -1,0 +1,116 @@
+//! Agents and what their owners say about them.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{AgentId, Timestamp};
+
+/// An agent: a folder of code with a command that starts it. The fields from `revision` on are ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    pub id: AgentId,
+    pub name: String,
+    pub command: Option<String>,
+    #[serde(default)]
+    pub environment_keys: Vec<String>,
+    #[serde(default)]
+    pub required_secrets: Vec<String>,
+    #[serde(default)]
+    pub deps_status: DepsStatus,
+    #[serde(default)]
+    pub deps_error: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Counts the deployments, from 1.
+    #[serde(default)]
+    pub revision: u64,
+    /// SHA-256 over the unpacked tar stream and the configuration, hex: see [`SourceHash`].
+    #[serde(default)]
+    pub source_hash: String,
+    #[serde(default)]
+    pub network: Network,
+}
+
+/// How far an agent's dependencies are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DepsStatus {
+    Building,
+    Failed,
+    #[default]
+    None,
+    Ready,
+}
+
+/// What of the network an agent sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// The host's own network.
+    Host,
+    /// Loopback alone.
+    #[default]
+    None,
+}
+
+impl Network {
+    /// The word as it goes over the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::None => "none",
+        }
+    }
+}
+
+/// `config` of `POST /agents`: the parsed `superserve.yaml`, or what `deploy ENTRYPOINT` made up.
+/// Keys that we don't know are passed over, since the original's clients send some.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentConfig {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Names of the secrets that must be set before it can run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// Patterns, as in a .gitignore, of what is not packed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
+    #[serde(default)]
+    pub network: Network,
+}
+
+/// `GET /agents`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentList {
+    pub agents: Vec<Agent>,
+}
+
+/// The longest name of an agent, in bytes.
+pub const MAX_NAME: usize = 63;
+
+/// Whether `name` is `[a-z][a-z0-9-]*` and at most [`MAX_NAME`] long.
+pub fn is_agent_name(name: &str) -> bool {
+    name.len() <= MAX_NAME
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+/// The hash by which client and server agree whether an agent has changed since it was last deployed:
+/// SHA-256 over the bytes of the unpacked tar stream, then the configuration as JSON.
+#[derive(Clone, Default)]
+pub struct SourceHash(Sha256);
+
+impl SourceHash {
+    /// Takes the next bytes of the unpacked tar stream.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash as 64 hex digits.
+    pub fn finish(mut self, config: &AgentConfig) -> String {
+        self.0.update(serde_json::to_vec(config).unwrap_or_default());
+        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}

@@ -1,0 +1,27 @@
+//! The protocol: the types that client and server exchange, and nothing else. No I/O, no clock.
+//!
+//! Field names and shapes are those that the original Superserve clients send and read; what we added
+//! is optional there, so that they never notice.
+
+pub mod agent;
+pub mod error;
+pub mod event;
+pub mod ids;
+pub mod server;
+pub mod session;
+pub mod sse;
+pub mod timestamp;
+
+pub use agent::{Agent, AgentConfig, Network};
+pub use error::{ErrorBody, ErrorCode, ErrorDetails};
+pub use event::{NumberedEvent, RunEvent};
+pub use ids::{AgentId, RunId, SessionId};
+pub use server::{Health, Isolation, ServerInfo, Version};
+pub use session::{
+    CreateSession, EndReason, EndRow, Message, Order, Role, SendMessage, Session, SessionPage, SessionQuery,
+    Status,
+};
+pub use timestamp::Timestamp;
+
+/// The protocol's number. Client and server of different numbers do not talk to each other.
+pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,71 @@
+//! What a server says of itself.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+
+/// How well an agent's process is kept apart from the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// Namespaces of its own, system folders read-only.
+    Full,
+    /// Not at all: asked for with `--sandbox none`.
+    None,
+    /// Some of it, since the machine allows no more.
+    Reduced,
+}
+
+impl Isolation {
+    /// The word as it goes over the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::None => "none",
+            Self::Reduced => "reduced",
+        }
+    }
+}
+
+/// `GET /version`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    pub version: String,
+    /// Names the build: another build of the same version counts as another version.
+    pub build: String,
+    pub protocol: u32,
+}
+
+/// `GET /health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    pub status: String,
+}
+
+/// `GET /server`: what `server status` shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerInfo {
+    pub pid: u32,
+    pub socket: String,
+    pub home: String,
+    pub version: String,
+    pub build: String,
+    pub started_at: Timestamp,
+    /// How many sessions have not ended.
+    pub sessions: u64,
+    /// How many runs are going on.
+    pub active_runs: u64,
+    /// `None` while the machine refuses the sandbox.
+    pub isolation: Option<Isolation>,
+    /// Why the machine refuses the sandbox, and the remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_error: Option<String>,
+}
+
+/// `POST /server/stop`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopServer {
+    /// Refuse with `busy` if a run is going on.
+    #[serde(default)]
+    pub if_idle: bool,
+}

@@ -1,0 +1,250 @@
+//! Sessions, their transcript, and the questions that can be asked about them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AgentId, ErrorDetails, Isolation, RunId, SessionId, Timestamp};
+
+/// Where a session stands. A closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// A run is going on.
+    Active,
+    /// The agent exited with 0.
+    Completed,
+    /// Ended by a user, by expiry or with its agent; its workspace is gone.
+    Ended,
+    /// The agent crashed or ran out of time; resumable.
+    Failed,
+    /// Waiting for the next message.
+    Idle,
+    /// Created, and nothing has run yet.
+    Pending,
+}
+
+impl Status {
+    /// Every status, in the order in which messages name them.
+    pub const ALL: [Self; 6] =
+        [Self::Active, Self::Idle, Self::Completed, Self::Ended, Self::Failed, Self::Pending];
+
+    /// The word as it goes over the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Completed => "completed",
+            Self::Ended => "ended",
+            Self::Failed => "failed",
+            Self::Idle => "idle",
+            Self::Pending => "pending",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that is no status.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown status '{0}': use active, idle, completed, ended, failed or pending (running and error are aliases of active and failed)"
+)]
+pub struct ParseStatusError(pub String);
+
+impl FromStr for Status {
+    type Err = ParseStatusError;
+
+    /// Any case; `running` is an alias of `active`, `error` of `failed`.
+    fn from_str(text: &str) -> Result<Self, ParseStatusError> {
+        match text.to_ascii_lowercase().as_str() {
+            "active" | "running" => Ok(Self::Active),
+            "completed" => Ok(Self::Completed),
+            "ended" => Ok(Self::Ended),
+            "failed" | "error" => Ok(Self::Failed),
+            "idle" => Ok(Self::Idle),
+            "pending" => Ok(Self::Pending),
+            _ => Err(ParseStatusError(text.to_owned())),
+        }
+    }
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    AgentDeleted,
+    Expired,
+    User,
+}
+
+impl EndReason {
+    /// The word as it goes over the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AgentDeleted => "agent_deleted",
+            Self::Expired => "expired",
+            Self::User => "user",
+        }
+    }
+}
+
+/// A session. The fields up to `last_activity_at` are the original's, in the order of the page; the rest is ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    pub id: SessionId,
+    pub agent_id: AgentId,
+    #[serde(default)]
+    pub agent_name: Option<String>,
+    pub status: Status,
+    #[serde(default)]
+    pub title: Option<String>,
+    /// How many messages the user has sent.
+    pub message_count: u64,
+    pub created_at: Timestamp,
+    #[serde(default)]
+    pub last_activity_at: Option<Timestamp>,
+    /// After how many idle seconds the agent's process is stopped; the session stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_seconds: Option<u64>,
+    /// When the session will expire if nothing happens in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How the agent's process was last isolated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+}
+
+/// `POST /sessions`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateSession {
+    /// The agent's ID; its name is accepted too.
+    pub agent_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_seconds: Option<u64>,
+}
+
+/// `POST /sessions/{id}/messages`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendMessage {
+    pub prompt: String,
+}
+
+/// In which order a list comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Latest activity first; no activity yet counts as created_at. Ties by ID.
+    #[default]
+    Activity,
+    /// Oldest first. Pages stably, since a session's place never changes. Ties by ID.
+    Created,
+}
+
+/// `GET /sessions`: which sessions, how many, in which order. Conditions hold together; several statuses mean any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionQuery {
+    pub status: Vec<Status>,
+    /// An agent's name or ID; unknown is an error, not an empty list.
+    pub agent: Option<String>,
+    /// In seconds.
+    pub idle_longer_than: Option<u64>,
+    pub created_before: Option<Timestamp>,
+    /// Part of the title, any case (ASCII).
+    pub title_contains: Option<String>,
+    /// At most 1000; absent: 1000.
+    pub limit: Option<u32>,
+    /// Where an earlier page ended.
+    pub cursor: Option<String>,
+    pub order: Order,
+}
+
+/// A page of sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionPage {
+    pub sessions: Vec<Session>,
+    /// Given while there is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// `GET /sessions/resolve`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedIds {
+    pub ids: Vec<SessionId>,
+}
+
+/// `POST /sessions/end`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndMany {
+    /// Whole IDs.
+    pub ids: Vec<String>,
+}
+
+/// One line of the answer to `POST /sessions/end`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndRow {
+    pub id: String,
+    pub ok: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<EndError>,
+}
+
+/// Why one session of many could not be ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndError {
+    pub message: String,
+    #[serde(flatten)]
+    pub details: ErrorDetails,
+}
+
+/// Who said it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Agent,
+    User,
+}
+
+impl Role {
+    /// The word as it goes over the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::User => "user",
+        }
+    }
+}
+
+/// One entry of a session's transcript.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    pub role: Role,
+    pub content: String,
+    pub at: Timestamp,
+    pub run_id: RunId,
+    /// The reply was cut short: cancelled, failed or interrupted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+}
+
+/// `GET /sessions/{id}/messages`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transcript {
+    pub messages: Vec<Message>,
+}
