@@ -1,0 +1,172 @@
+//! What an engine is given from outside: the way to the server, the terminal, the clock, options and limits.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::LocalBoxFuture;
+use tokio::sync::Notify;
+
+use crate::client::{self, Client};
+use crate::clock::Clock;
+
+/// The way to a server.
+pub trait Connection {
+    /// A client of a server that answers; starts the local one if need be. Asked once, at a script's first call.
+    fn connect(&self) -> LocalBoxFuture<'_, client::Result<Client>>;
+}
+
+/// What a reader of lines was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// A line, without its end.
+    Text(String),
+    /// Nothing more will come: end of file, Ctrl-D.
+    End,
+    /// Ctrl-C at the prompt.
+    Interrupted,
+}
+
+/// The only way to the terminal.
+pub trait Terminal {
+    /// Writes to stdout as is.
+    fn out(&self, text: &str) -> io::Result<()>;
+    /// Writes to stderr as is; what can't be written is lost.
+    fn err(&self, text: &str);
+    fn out_is_terminal(&self) -> bool;
+    fn err_is_terminal(&self) -> bool;
+    fn in_is_terminal(&self) -> bool;
+    /// Whether stdout takes colours.
+    fn out_colour(&self) -> bool;
+    /// Whether stderr takes colours.
+    fn err_colour(&self) -> bool;
+    /// Columns of stdout, if it is a terminal.
+    fn width(&self) -> Option<usize>;
+    /// The next line of stdin; the prompt goes to stderr, and only if stdin is a terminal.
+    fn read_line(&self, prompt: &str) -> io::Result<Line>;
+}
+
+/// The flags that belong to every script.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Calls that would change something are told, not made.
+    pub dry_run: bool,
+    /// Every `confirm()` is answered with yes.
+    pub yes: bool,
+    /// Results are printed as JSON.
+    pub json: bool,
+    /// Titles are shown whole.
+    pub no_trunc: bool,
+}
+
+/// Where a script is stopped.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Steps of the engine.
+    pub operations: u64,
+    /// Functions inside functions.
+    pub call_levels: usize,
+    /// Bytes of one string.
+    pub string: usize,
+    /// Elements of one array, those of nested ones included.
+    pub array: usize,
+    /// Entries of one map.
+    pub map: usize,
+    /// Bytes of a script's text.
+    pub text: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            operations: 500_000_000,
+            call_levels: 256,
+            string: 256 << 20,
+            array: 10_000_000,
+            map: 1_000_000,
+            text: 16 << 20,
+        }
+    }
+}
+
+/// Ctrl-C, as a script sees it. Cheap to clone; `set` may be called from any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt(Arc<InterruptState>);
+
+#[derive(Debug, Default)]
+struct InterruptState {
+    set: AtomicBool,
+    notify: Notify,
+}
+
+impl Interrupt {
+    /// Stops the running script, or cancels the run that it shows.
+    pub fn set(&self) {
+        self.0.set.store(true, Ordering::Release);
+        self.0.notify.notify_waiters();
+    }
+
+    /// Whether it was set and not taken back.
+    pub fn is_set(&self) -> bool {
+        self.0.set.load(Ordering::Acquire)
+    }
+
+    /// Takes it back: before a new line of the REPL, or after a run was cancelled.
+    pub fn reset(&self) {
+        self.0.set.store(false, Ordering::Release);
+    }
+
+    /// Returns when it is set; at once if it is.
+    pub async fn wait(&self) {
+        loop {
+            let notified = self.0.notify.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.is_set() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// A script's surroundings.
+#[derive(Clone)]
+pub struct Host {
+    pub connection: Rc<dyn Connection>,
+    pub terminal: Rc<dyn Terminal>,
+    pub clock: Clock,
+    pub options: Options,
+    pub interrupt: Interrupt,
+    pub limits: Limits,
+    /// The environment, as `env(name)` sees it.
+    pub env: Rc<dyn Fn(&str) -> Option<String>>,
+}
+
+/// One parsed argument of a script with a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arg {
+    /// A flag, given or not.
+    Flag(bool),
+    /// An option or a positional; `None` if it was not given.
+    Text(Option<String>),
+    /// A positional that takes many, or an option that may be repeated.
+    Many(Vec<String>),
+}
+
+/// What `args` is inside a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Args {
+    /// A script with a header: by the names there, with `_` for `-`.
+    Named(BTreeMap<String, Arg>),
+    /// A script without a header: an array of strings.
+    List(Vec<String>),
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
