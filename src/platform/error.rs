@@ -1,0 +1,99 @@
+//! What the platform refuses, in sentences that stand on their own.
+
+use std::path::PathBuf;
+
+use crate::sandbox::Refusal;
+use crate::store::StoreError;
+use crate::wire::{ErrorCode, SessionId};
+
+/// Why a call to the platform failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("Agent not found: no agent is called '{0}'")]
+    AgentNotFound(String),
+    /// A run is going on.
+    #[error(
+        "Session is busy: it is still working on a message. Wait for its reply, or cancel the run, then try again"
+    )]
+    Busy,
+    #[error("Session has ended and cannot be resumed")]
+    Ended { agent: String },
+    #[error("Session has expired. Start a new one with: superserve run <agent>")]
+    Expired { agent: String },
+    /// A folder of ours can't be read or written.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Folder { doing: &'static str, path: PathBuf, source: std::io::Error },
+    /// What the caller sent makes no sense.
+    #[error("{message}")]
+    Invalid { message: String, hint: Option<String> },
+    /// A task of ours broke.
+    #[error("the server failed at {0}")]
+    Internal(&'static str),
+    #[error("Session has not been sent a message yet, so it has no events")]
+    NoRun,
+    #[error("Session {} has not ended, so it cannot be forgotten", .0.short())]
+    NotEnded(SessionId),
+    #[error("Cannot run the agent: {0}")]
+    Sandbox(Refusal),
+    #[error("Session not found: no session matches '{0}'")]
+    SessionNotFound(String),
+    #[error("The server is shutting down. Try again in a moment")]
+    ShuttingDown,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{what} is larger than {limit}")]
+    TooLarge { what: &'static str, limit: String },
+}
+
+impl Error {
+    /// What programs test.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::AgentNotFound(_) | Self::NoRun | Self::SessionNotFound(_) => ErrorCode::NotFound,
+            Self::Busy => ErrorCode::Busy,
+            Self::Ended { .. } => ErrorCode::Ended,
+            Self::Expired { .. } => ErrorCode::Expired,
+            Self::Folder { source, .. } => match source.kind() {
+                std::io::ErrorKind::StorageFull
+                | std::io::ErrorKind::QuotaExceeded
+                | std::io::ErrorKind::ReadOnlyFilesystem => ErrorCode::StoreUnavailable,
+                _ => ErrorCode::Internal,
+            },
+            Self::Internal(_) => ErrorCode::Internal,
+            Self::Invalid { .. } => ErrorCode::Invalid,
+            Self::NotEnded(_) => ErrorCode::Conflict,
+            Self::Sandbox(_) => ErrorCode::SandboxUnavailable,
+            Self::ShuttingDown => ErrorCode::ShuttingDown,
+            Self::Store(error) => error.code(),
+            Self::TooLarge { .. } => ErrorCode::TooLarge,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::AgentNotFound(_) => {
+                Some("Run superserve agents list to see your agents, or superserve deploy to add one.".into())
+            }
+            Self::Busy => Some("superserve sessions get shows when it is idle again.".into()),
+            Self::Ended { agent } | Self::Expired { agent } => {
+                Some(format!("Start a new one with: superserve run {agent}"))
+            }
+            Self::Folder { .. } => {
+                Some("Check that the disk is not full and that the folder is yours to write.".into())
+            }
+            Self::Internal(_) => Some("superserve server logs says why.".into()),
+            Self::Invalid { hint, .. } => hint.clone(),
+            Self::NoRun => Some("Send it one: superserve sessions send ID \"your prompt\".".into()),
+            Self::NotEnded(id) => Some(format!("End it first: superserve sessions end {}", id.short())),
+            Self::Sandbox(refusal) => Some(refusal.remedy.clone()),
+            Self::SessionNotFound(_) => Some("Run superserve sessions list to see your sessions.".into()),
+            Self::ShuttingDown => None,
+            Self::Store(error) => error.hint(),
+            Self::TooLarge { .. } => None,
+        }
+    }
+}
+
+/// What the platform answers.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
