@@ -2,12 +2,80 @@
 //!
 //! Not here: what an agent says (harness) and whose workspace it is (platform).
 
+mod init;
+mod launch;
+mod mounts;
+mod native;
+mod none;
+mod probe;
+mod protocol;
+mod spawner;
+mod tree;
+mod wipe;
+#[cfg(test)]
+mod story;
+
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
 use crate::wire::{Isolation, Network};
+
+pub use spawner::{LaunchSpawner, Spawner, spawner_main};
+pub use wipe::{Wiped, empty_trash, wipe};
+
+/// Which driver the operator asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The best that the machine allows; never a weaker one in silence, so today the same as `Native`.
+    #[default]
+    Auto,
+    /// Namespaces of its own for every agent.
+    Native,
+    /// No isolation at all.
+    None,
+}
+
+impl std::str::FromStr for Choice {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        match word {
+            "auto" => Ok(Self::Auto),
+            "native" => Ok(Self::Native),
+            "none" => Ok(Self::None),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Opens the driver of that choice, after an agent has been run through its complete profile.
+///
+/// `scratch` is an existing folder on the disk that will hold the workspaces; the probe makes its own folders in it
+/// and removes them. `uid` is one that a session could get.
+pub async fn open(
+    choice: Choice,
+    spawner: Spawner,
+    scratch: &Path,
+    uid: u32,
+) -> Result<Arc<dyn Sandbox>, Refusal> {
+    let sandbox: Arc<dyn Sandbox> = match choice {
+        Choice::Auto | Choice::Native => Arc::new(native::Native::new(spawner)),
+        Choice::None => Arc::new(none::None::new(spawner)),
+    };
+    probe::probe(sandbox.as_ref(), scratch, uid).await?;
+    Ok(sandbox)
+}
+
+/// Where an agent sees its folders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    pub workspace: PathBuf,
+    pub home: PathBuf,
+    pub runtime: PathBuf,
+}
 
 /// What to start, over which folders.
 #[derive(Clone, Debug)]
@@ -63,12 +131,17 @@ pub trait Sandbox: Send + Sync {
     fn name(&self) -> &'static str;
     /// How well it keeps agents apart from the machine.
     fn isolation(&self) -> Isolation;
+    /// Where the agent sees the folders of `spec`. Environment values that name them are the caller's to build.
+    fn inside(&self, spec: &Spec) -> Inside;
+    /// Gives `path` and all below it to the session with that uid, without following links; does nothing where
+    /// sessions share the server's own uid. For folders whose agent isn't running. Blocks.
+    fn own(&self, uid: u32, path: &Path) -> std::io::Result<()>;
     /// Starts an agent; when this answers, the program has been exec'd.
     fn start<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Process, StartError>>;
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Exit {
     Code(i32),
     Signal(i32),

@@ -1,0 +1,332 @@
+//! The root of each sandbox's tree: prepares the sandbox, starts the agent, reaps, and ends with it.
+//!
+//! In namespaces it is PID 1, so its end is the end of all others. Without them it is a subreaper, which kills until
+//! nobody is left.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{
+    DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, kill_process_group,
+    set_child_subreaper, set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
+};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::Exit;
+use super::launch;
+use super::mounts::{Sources, Step, enter};
+use super::protocol::{Command, Failure, Order, Report, receive, report};
+use crate::wire::Network;
+
+/// Where programs are looked for if the order's environment doesn't say.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The uid and gid of every agent as it sees itself.
+pub(super) const INSIDE_UID: u32 = 1000;
+
+/// What the spawner hands to the process that becomes the init.
+pub(super) struct Inherited {
+    pub order: Order,
+    pub stdin: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    pub control: OwnedFd,
+    /// Opened by a privileged spawner; an ordinary one leaves it to the init.
+    pub sources: Option<Sources>,
+    /// Whether the init has to change to the uid that was mapped for it.
+    pub privileged: bool,
+    /// Readable when the spawner has done its part; at its end, the spawner is gone.
+    pub go: OwnedFd,
+}
+
+/// Runs the whole life of a sandbox; answers with the exit code of this process.
+pub(super) fn run(mut inherited: Inherited) -> i32 {
+    let isolated = inherited.order.isolated;
+    let prepared = match isolated {
+        true => prepare(&mut inherited),
+        false => prepare_bare(&inherited),
+    };
+    let started = prepared.and_then(|go| match go {
+        true => {
+            // Before the agent is there: the end of one that ends at once must not be missed.
+            let children = launch::child_signals().broken("make a signalfd")?;
+            Ok(Some((start(&inherited)?, children)))
+        }
+        false => Ok(None),
+    });
+    let (agent, children) = match started {
+        Ok(Some(started)) => started,
+        // The spawner is gone: nobody is there to hear about it.
+        Ok(None) => return 1,
+        Err(answer) => {
+            // The server may be gone as well; then there is nothing to tell.
+            let _ = report(&inherited.control, &answer, &[]);
+            return 1;
+        }
+    };
+    // The agent's output must end when the agent's processes have ended, so nothing of it may stay open here.
+    let Inherited { control, .. } = inherited;
+    let ended = mind(&control, &children, agent);
+    if !isolated {
+        kill_rest();
+    }
+    i32::from(ended.is_err())
+}
+
+impl From<Failure> for Report {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Waits until the spawner has done its part; `false` if it is gone.
+fn wait_for_go(go: &OwnedFd) -> bool {
+    let mut byte = [0];
+    matches!(rustix::io::retry_on_intr(|| rustix::io::read(go, &mut byte)), Ok(1))
+}
+
+/// Cuts this process off from what it has from the spawner. Its copy of the spawner's socket must go, so that the
+/// server sees when the spawner ends.
+fn let_go_of_stdio() -> Result<(), Failure> {
+    let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .broken("open /dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing).broken("open /dev/null")?;
+    rustix::stdio::dup2_stdout(&nothing).broken("open /dev/null")?;
+    rustix::stdio::dup2_stderr(&nothing).broken("open /dev/null")
+}
+
+/// The full profile. The order of the steps matters: see each.
+fn prepare(inherited: &mut Inherited) -> Result<bool, Report> {
+    let Inherited { order, sources, privileged, go, .. } = inherited;
+    set_parent_process_death_signal(Some(Signal::KILL)).broken("death signal")?;
+    let_go_of_stdio()?;
+    if !wait_for_go(go) {
+        return Ok(false);
+    }
+    if *privileged {
+        rustix::thread::set_thread_groups(&[]).step("set the groups")?;
+        let (uid, gid) = (rustix::fs::Uid::from_raw(INSIDE_UID), rustix::fs::Gid::from_raw(INSIDE_UID));
+        rustix::thread::set_thread_res_gid(gid, gid, gid).step("set the gid")?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).step("set the uid")?;
+        // A change of uid clears it. A spawner that ended meanwhile has taken its server along or is about to be
+        // replaced by it; the end of the control socket is then what ends this tree.
+        set_parent_process_death_signal(Some(Signal::KILL)).broken("death signal")?;
+    }
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
+    rustix::system::sethostname(host_name(&order.name)).step("host name")?;
+    if order.network == Network::None {
+        loopback_up().step("loopback")?;
+    }
+    enter(order, sources.take())?;
+    limit()?;
+    rustix::process::setsid().broken("start a process session")?;
+    drop_rights()?;
+    rustix::process::chdir("/workspace").broken("enter /workspace")?;
+    Ok(true)
+}
+
+/// No isolation: only what lets the tree be killed as a whole.
+fn prepare_bare(inherited: &Inherited) -> Result<bool, Report> {
+    set_child_subreaper(Some(rustix::process::getpid())).broken("subreaper")?;
+    let_go_of_stdio()?;
+    if !wait_for_go(&inherited.go) {
+        return Ok(false);
+    }
+    rustix::process::setsid().broken("start a process session")?;
+    limit()?;
+    let workspace = &inherited.order.workspace;
+    rustix::process::chdir(workspace).broken(format!("enter {}", workspace.display()))?;
+    Ok(true)
+}
+
+/// Brings up `lo`, which is the first interface of every network namespace, by an RTM_NEWLINK message.
+fn loopback_up() -> rustix::io::Result<()> {
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+    const NEW_LINK: u16 = 16;
+    const REQUEST_AND_ACK: u16 = 1 | 4;
+    const UP: u32 = 1;
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        // NETLINK_ROUTE is 0.
+        None,
+    )?;
+    let mut message = Vec::with_capacity(32);
+    // struct nlmsghdr: length, type, flags, sequence, port.
+    message.extend(32_u32.to_ne_bytes());
+    message.extend(NEW_LINK.to_ne_bytes());
+    message.extend(REQUEST_AND_ACK.to_ne_bytes());
+    message.extend([0; 8]);
+    // struct ifinfomsg: family, padding, type; index, flags, which flags.
+    message.extend([0; 4]);
+    message.extend(1_i32.to_ne_bytes());
+    message.extend(UP.to_ne_bytes());
+    message.extend(UP.to_ne_bytes());
+    rustix::net::sendto(&socket, &message, SendFlags::empty(), &netlink::SocketAddrNetlink::new(0, 0))?;
+    // struct nlmsgerr: a header, then an errno, negated; 0 is the acknowledgement.
+    let mut answer = [0; 256];
+    let (_, length) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
+    match answer.get(16..20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes) {
+        Some(0) if length >= 20 => Ok(()),
+        Some(negated) if length >= 20 => Err(Errno::from_raw_os_error(negated.saturating_neg())),
+        _ => Err(Errno::IO),
+    }
+}
+
+/// Limits for all processes of the sandbox. This is the place for processes, memory and file sizes too: inside the
+/// user namespace, where they count for this sandbox alone.
+fn limit() -> Result<(), Failure> {
+    let open_files = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    for (resource, soft, hard) in
+        [(Resource::Nofile, open_files.min(1024), open_files.min(4096)), (Resource::Core, 0, 0)]
+    {
+        setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) }).broken("set the limits")?;
+    }
+    Ok(())
+}
+
+/// Gives up every capability for good. This is the place for a system call filter too: after the last mount.
+fn drop_rights() -> Result<(), Failure> {
+    for capability in CapabilitySet::all().iter() {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // One that this kernel doesn't know.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(error).step("drop capabilities"),
+        }
+    }
+    let none = CapabilitySet::empty();
+    rustix::thread::clear_ambient_capability_set().step("drop capabilities")?;
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets { effective: none, permitted: none, inheritable: none },
+    )
+    .step("drop capabilities")?;
+    rustix::thread::set_no_new_privs(true).step("no_new_privs")
+}
+
+/// Starts the agent in a process group of its own; when this answers, its program has been exec'd.
+fn start(inherited: &Inherited) -> Result<Pid, Report> {
+    let (failed, fails) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).broken("make a pipe")?;
+    let (agent, _) = launch::spawn(0, || {
+        let errno = exec(inherited);
+        // A lost report reads as a start that went well, and then the exit status tells.
+        let _ = rustix::io::write(&fails, &errno.to_ne_bytes());
+        127
+    })
+    .broken("start a process")?;
+    drop(fails);
+    let mut errno = [0; 4];
+    match rustix::io::retry_on_intr(|| rustix::io::read(&failed, &mut errno)) {
+        Ok(4) => {
+            let _ = rustix::process::waitpid(Some(agent), WaitOptions::empty());
+            Err(Report::NotExecuted(i32::from_ne_bytes(errno)))
+        }
+        _ => Ok(agent),
+    }
+}
+
+/// Becomes the agent's program; answers only with the errno of why not.
+#[expect(clippy::disallowed_methods, reason = "the one place that runs an agent's program")]
+fn exec(inherited: &Inherited) -> i32 {
+    let Inherited { order, stdin, stdout, stderr, .. } = inherited;
+    let ready = || -> rustix::io::Result<()> {
+        rustix::process::setpgid(None, None)?;
+        if !order.isolated {
+            // Should the agent end its subreaper, it ends as well.
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+        }
+        rustix::stdio::dup2_stdin(stdin)?;
+        rustix::stdio::dup2_stdout(stdout)?;
+        rustix::stdio::dup2_stderr(stderr)
+    };
+    if let Err(error) = ready() {
+        return error.raw_os_error();
+    }
+    let Some((program, arguments)) = order.argv.split_first() else { return libc::EINVAL };
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).env_clear().env("PATH", PATH);
+    for (key, value) in &order.env {
+        command.env(key, value);
+    }
+    // Resets the signal mask and SIGPIPE besides.
+    command.exec().raw_os_error().unwrap_or(libc::EINVAL)
+}
+
+/// Reaps and obeys until the agent's main process has ended or the server has let go.
+fn mind(control: &OwnedFd, children: &OwnedFd, agent: Pid) -> io::Result<()> {
+    // Nobody but the server's user looks into this process.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    report(control, &Report::Started, &[])?;
+    loop {
+        let mut waiting = [PollFd::new(control, PollFlags::IN), PollFd::new(children, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut waiting, None))?;
+        let [asked, ended] = waiting.map(|fd| !fd.revents().is_empty());
+        if ended {
+            let mut signal = [0; 128];
+            let _ = rustix::io::read(children, &mut signal);
+            if let Some(exit) = reap(agent) {
+                report(control, &Report::Exited(exit), &[])?;
+                return Ok(());
+            }
+        }
+        if asked {
+            let (bytes, _) = receive(control)?;
+            let Some(byte) = bytes.first() else { return Ok(()) };
+            // Only this process reaps the agent, so its pid can't have become another's.
+            let _ = match Command::from_byte(*byte) {
+                Some(Command::Interrupt) => kill_process_group(agent, Signal::INT),
+                Some(Command::Terminate) => kill_process(agent, Signal::TERM),
+                None => Ok(()),
+            };
+        }
+    }
+}
+
+/// Reaps all that have ended; the agent's exit if it is one of them.
+fn reap(agent: Pid) -> Option<Exit> {
+    let mut exit = None;
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        if pid == agent {
+            exit = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Some(Exit::Code(code)),
+                (None, Some(signal)) => Some(Exit::Signal(signal)),
+                (None, None) => None,
+            };
+        }
+    }
+    exit
+}
+
+/// Kills children until there are none: those of a killed one become ours, as this process is a subreaper.
+fn kill_rest() {
+    loop {
+        for child in children() {
+            // It may have ended meanwhile; it is not reaped yet, so the pid is still its own.
+            let _ = kill_process(child, Signal::KILL);
+        }
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// This process's children.
+pub(super) fn children() -> Vec<Pid> {
+    fs::read_to_string("/proc/thread-self/children")
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+        .collect()
+}
+
+/// As much of a name as a host name may have.
+fn host_name(name: &str) -> &[u8] {
+    let bytes = name.as_bytes();
+    bytes.get(..64).unwrap_or(bytes)
+}

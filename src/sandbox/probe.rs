@@ -1,0 +1,116 @@
+//! Whether this machine lets agents be isolated, and what its owner can do if not.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::protocol::Failure;
+use super::{Exit, Refusal, Sandbox, Spec, StartError};
+use crate::wire::Network;
+
+const GO_ON: &str = "or go on without isolation: --sandbox none";
+
+/// Runs a shell that does nothing through the driver's complete profile.
+pub(super) async fn probe(sandbox: &dyn Sandbox, scratch: &Path, uid: u32) -> Result<(), Refusal> {
+    let broken = |error: io::Error| Refusal {
+        step: "make a folder to try it in".to_owned(),
+        reason: error.to_string(),
+        remedy: format!("Make sure that {} can be written to.", scratch.display()),
+    };
+    let folder = tempfile::Builder::new().prefix("probe-").tempdir_in(scratch).map_err(broken)?;
+    let make = |name: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        sandbox.own(uid, &path)?;
+        Ok(path)
+    };
+    let spec = Spec {
+        name: "probe".to_owned(),
+        argv: ["/bin/sh", "-c", ":"].map(str::to_owned).to_vec(),
+        env: Vec::new(),
+        workspace: make("workspace").map_err(broken)?,
+        home: make("home").map_err(broken)?,
+        runtime: make("runtime").map_err(broken)?,
+        read_only: Vec::new(),
+        network: Network::None,
+        uid,
+    };
+    let refused = |reason: String| Refusal {
+        step: "run a shell inside".to_owned(),
+        reason,
+        remedy: format!("See that /bin/sh works on this machine, {GO_ON}."),
+    };
+    let process = match sandbox.start(&spec).await {
+        Ok(process) => process,
+        Err(StartError::Refused(refusal)) => return Err(refusal),
+        Err(error) => return Err(refused(error.to_string())),
+    };
+    let exit = process.tree.exited().await;
+    process.tree.kill().await;
+    match exit {
+        Exit::Code(0) => Ok(()),
+        Exit::Code(code) => Err(refused(format!("it exited with status {code}"))),
+        Exit::Signal(signal) => Err(refused(format!("it was ended by signal {signal}"))),
+    }
+}
+
+/// What the machine says about itself that makes one errno mean different things.
+#[derive(Clone, Copy, Debug, Default)]
+struct Machine {
+    /// Ubuntu's AppArmor takes away the rights of new user namespaces.
+    apparmor_restricts: bool,
+    /// Debian's switch for user namespaces is off.
+    clone_off: bool,
+}
+
+impl Machine {
+    fn here() -> Self {
+        let says = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
+        Self {
+            apparmor_restricts: says("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
+            clone_off: says("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+        }
+    }
+}
+
+/// The refusal that a failed step means on this machine.
+pub(super) fn refusal(failure: &Failure) -> Refusal {
+    Refusal {
+        step: failure.step.clone(),
+        reason: io::Error::from_raw_os_error(failure.errno).to_string(),
+        remedy: remedy(failure, Machine::here()),
+    }
+}
+
+/// What its owner can do. The causes were measured, but for AppArmor, which is as its users report it.
+fn remedy(failure: &Failure, machine: Machine) -> String {
+    let denied = matches!(failure.errno, libc::EPERM | libc::EACCES);
+    let what = match (failure.step.as_str(), failure.errno) {
+        ("user namespace", libc::ENOSPC | libc::EUSERS) => {
+            "Allow more namespaces: sudo sysctl user.max_user_namespaces=15000 (and the other user.max_*_namespaces, \
+             if they are low)"
+        }
+        _ if denied && machine.clone_off => {
+            "Allow user namespaces: sudo sysctl kernel.unprivileged_userns_clone=1"
+        }
+        (step, _) if denied && machine.apparmor_restricts && step != "mount /proc" => {
+            "Allow user namespaces in AppArmor: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+        }
+        ("user namespace", libc::ENOSYS | libc::EINVAL) => {
+            "Use a kernel with user, pid, network and cgroup namespaces"
+        }
+        ("mount /proc", _) if denied => {
+            "A container hides parts of its /proc: start it with --security-opt systempaths=unconfined (docker) or \
+             --security-opt unmask=ALL (podman)"
+        }
+        (_, libc::ENOSYS) => "Use Linux 5.12 or newer",
+        _ if denied => {
+            "In a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
+             --security-opt systempaths=unconfined"
+        }
+        _ => "See why the kernel refuses this step",
+    };
+    format!("{what}, {GO_ON}.")
+}

@@ -1,0 +1,249 @@
+//! The server's end of one started tree: its pidfd and its control socket.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::Shutdown;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::launch;
+use super::probe::refusal;
+use super::protocol::{Command, Order, Report, receive, send, socket_pair};
+use super::spawner::Spawner;
+use super::{Exit, Process, Spec, StartError, Tree};
+
+/// How long a subreaper gets to kill its tree, before it is killed itself and the spawner ends the rest.
+const SUBREAPER_GRACE: Duration = Duration::from_secs(5);
+
+/// Starts a tree; when this answers, the agent's program has been exec'd. Dropped before, it leaves nothing behind.
+pub(super) async fn start(spawner: &Spawner, spec: &Spec, isolated: bool) -> Result<Process, StartError> {
+    check(spec)?;
+    let order = Order::new(spec, isolated);
+    let mut again = true;
+    loop {
+        let (agent_stdin, stdin) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        let (stdout, agent_stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        let (stderr, agent_stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        let (control, agent_control) = socket_pair()?;
+        for ours in [&stdin, &stdout, &stderr, &control] {
+            rustix::io::ioctl_fionbio(ours, true).map_err(io::Error::from)?;
+        }
+        spawner.submit(&order, [&agent_stdin, &agent_stdout, &agent_stderr, &agent_control]).await?;
+        drop((agent_stdin, agent_stdout, agent_stderr, agent_control));
+
+        let control = Arc::new(launch::watch(control)?);
+        let (root, pidfd) = match next(&control).await? {
+            Some((Report::Launched(root), mut fds)) => match fds.pop() {
+                Some(pidfd) => (root, pidfd),
+                None => return Err(lost()),
+            },
+            Some((report, _)) => return Err(failed(spec, report)),
+            // The spawner ended with our order in its queue; nothing of it has run.
+            None if again => {
+                again = false;
+                continue;
+            }
+            None => return Err(lost()),
+        };
+        let mut tree = Started {
+            root,
+            isolated,
+            pidfd: launch::watch(pidfd)?,
+            control: control.clone(),
+            exit: watch::channel(None).1,
+            watcher: None,
+        };
+        match next(&control).await? {
+            Some((Report::Started, _)) => {}
+            Some((report, _)) => {
+                // It ends by itself; wait, so that no trace of it is left when the caller goes on.
+                tree.gone().await;
+                return Err(failed(spec, report));
+            }
+            None => return Err(lost()),
+        }
+        tree.watch();
+        return Ok(Process { stdin, stdout, stderr, tree: Box::new(tree) });
+    }
+}
+
+/// What the kernel could not take, named before anything is started.
+fn check(spec: &Spec) -> Result<(), StartError> {
+    let invalid = |what: String| Err(StartError::Io(io::Error::new(io::ErrorKind::InvalidInput, what)));
+    if spec.argv.first().is_none_or(String::is_empty) {
+        return invalid("no program is named".to_owned());
+    }
+    if spec.argv.iter().any(|argument| argument.contains('\0')) {
+        return invalid("an argument holds a NUL character".to_owned());
+    }
+    if let Some((key, _)) = spec
+        .env
+        .iter()
+        .find(|(key, value)| key.is_empty() || key.contains(['\0', '=']) || value.contains('\0'))
+    {
+        return invalid(format!(
+            "environment variable {key:?} can't be set: it holds a NUL character or its name is not one"
+        ));
+    }
+    if let Some(path) = spec.read_only.iter().find(|path| !super::mounts::may_show(path)) {
+        return invalid(format!(
+            "{} can't be shown inside the sandbox: it would hide a part of it",
+            path.display()
+        ));
+    }
+    Ok(())
+}
+
+fn lost() -> StartError {
+    StartError::Io(io::Error::other("its starter ended before the agent ran"))
+}
+
+fn failed(spec: &Spec, report: Report) -> StartError {
+    match report {
+        Report::Failed(failure) if failure.refused => StartError::Refused(refusal(&failure)),
+        Report::Failed(failure) => {
+            let source = io::Error::from_raw_os_error(failure.errno);
+            StartError::Io(io::Error::new(source.kind(), format!("{}: {source}", failure.step)))
+        }
+        Report::NotExecuted(errno) => StartError::Exec {
+            program: spec.argv.first().cloned().unwrap_or_default(),
+            source: io::Error::from_raw_os_error(errno),
+        },
+        Report::Launched(_) | Report::Started | Report::Exited(_) => lost(),
+    }
+}
+
+/// The next report on a control socket; none if all who could report are gone.
+async fn next(control: &AsyncFd<OwnedFd>) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
+    loop {
+        let mut ready = control.readable().await?;
+        match ready.try_io(|socket| Ok(receive(socket)?)) {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            Ok(received) => {
+                let (bytes, fds) = received?;
+                if bytes.is_empty() {
+                    return Ok(None);
+                }
+                return Ok(Some((serde_json::from_slice(&bytes)?, fds)));
+            }
+            Err(_would_block) => {}
+        }
+    }
+}
+
+struct Started {
+    root: i32,
+    isolated: bool,
+    pidfd: AsyncFd<OwnedFd>,
+    control: Arc<AsyncFd<OwnedFd>>,
+    exit: watch::Receiver<Option<Exit>>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+impl Started {
+    /// Keeps the agent's exit for all who will ask.
+    fn watch(&mut self) {
+        let (told, exit) = watch::channel(None);
+        let control = self.control.clone();
+        self.exit = exit;
+        self.watcher = Some(tokio::spawn(async move {
+            let exit = loop {
+                match next(&control).await {
+                    Ok(Some((Report::Exited(exit), _))) => break exit,
+                    Ok(Some(_)) => {}
+                    // The init was killed, and all with it.
+                    Ok(None) | Err(_) => break Exit::Signal(libc::SIGKILL),
+                }
+            };
+            told.send_replace(Some(exit));
+        }));
+    }
+
+    fn ask(&self, command: Command) {
+        // The socket holds many commands; if it is full or its other end is gone, there is nobody to obey.
+        let _ = send(self.control.get_ref(), &[command.byte()], &[]);
+    }
+
+    /// Begins the end of the tree.
+    fn end(&self) {
+        match self.isolated {
+            true => drop(pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL)),
+            // A subreaper must outlive the others to kill them.
+            false => drop(rustix::net::shutdown(self.control.get_ref(), Shutdown::Write)),
+        }
+    }
+
+    /// Waits until the root has ended, and with it all others.
+    async fn gone(&self) {
+        loop {
+            let Ok(mut ready) = self.pidfd.readable().await else { return };
+            let mut waiting = [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)];
+            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            match poll(&mut waiting, Some(&at_once)) {
+                Ok(0) => ready.clear_ready(),
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Tree for Started {
+    fn root(&self) -> i32 {
+        self.root
+    }
+
+    fn root_is_init(&self) -> bool {
+        true
+    }
+
+    fn exited(&self) -> BoxFuture<'_, Exit> {
+        let mut exit = self.exit.clone();
+        async move {
+            match exit.wait_for(Option::is_some).await.map(|exit| *exit) {
+                Ok(Some(exit)) => exit,
+                _ => Exit::Signal(libc::SIGKILL),
+            }
+        }
+        .boxed()
+    }
+
+    fn interrupt(&self) {
+        self.ask(Command::Interrupt);
+    }
+
+    fn terminate(&self) {
+        self.ask(Command::Terminate);
+    }
+
+    fn kill(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.end();
+            if self.isolated {
+                return self.gone().await;
+            }
+            if tokio::time::timeout(SUBREAPER_GRACE, self.gone()).await.is_err() {
+                let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+                self.gone().await;
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.end();
+        if let Some(watcher) = &self.watcher {
+            watcher.abort();
+        }
+    }
+}
