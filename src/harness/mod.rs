@@ -2,6 +2,19 @@
 //!
 //! Not here: starting the process (sandbox), and what a conversation means to a session (platform).
 
+mod conversation;
+mod diary;
+mod frames;
+mod kernel;
+mod pipes;
+mod reply;
+mod scan;
+mod verdict;
+#[cfg(test)]
+mod tests;
+
+pub use conversation::{Conversation, OpenError, TurnEnd};
+
 use std::time::Duration;
 
 use serde_json::Value;
