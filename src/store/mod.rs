@@ -1,23 +1,69 @@
 //! Where agents, sessions, runs, events and messages are kept. The only place that speaks SQL.
 //!
-//! Not here: what a change of state means (platform). Every method is one transaction.
+//! Not here: what a change of state means (platform). Every method that writes is one transaction.
 
+mod agents;
+mod cursor;
 mod error;
+mod open;
+mod runs;
+mod sessions;
 
-use std::path::Path;
+#[cfg(test)]
+mod story;
 
+use sqlx::SqlitePool;
+
+use crate::wire::Timestamp;
+
+pub use agents::{NewRevision, Revision};
 pub use error::StoreError;
+pub use runs::{HistoryLine, NewRun, OpenRun, RunEnd, RunState};
+pub use sessions::{NewSession, StoredSession};
+
+/// What the store answers.
+type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// An open database; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Store {}
+pub struct Store {
+    /// One connection: SQLite has one writer, and queueing for it here is fairer than by time-outs there.
+    write: SqlitePool,
+    read: SqlitePool,
+}
 
 impl Store {
-    /// Opens the database at `path`, or makes it (mode 0600), and brings its schema up to date.
-    ///
-    /// A file that is damaged, no database of ours, or of a later version is an error, and is left as it is.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let _ = path;
-        Ok(Self {})
+    /// Writes what is left and closes the file. Calls that come later fail.
+    pub async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
     }
+}
+
+/// A number as the database holds it.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number that the database holds and that is never negative.
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+fn time(millis: Option<i64>) -> Option<Timestamp> {
+    millis.map(Timestamp::from_millis)
+}
+
+/// Reads back a word or an ID that this program has written.
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(what: &'static str, text: &str) -> Result<T> {
+    text.parse().map_err(|error: T::Err| StoreError::Row { what, reason: error.to_string() })
+}
+
+/// Reads back JSON that this program has written.
+fn parse_json<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| StoreError::Row { what, reason: error.to_string() })
+}
+
+fn to_json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| StoreError::Row { what, reason: error.to_string() })
 }
