@@ -1,4 +1,356 @@
 //! Every setting, its default and its environment variable. The only reader of the environment and of home.
 //!
-//! A key stands in `SUPERSERVE_HOME/config.toml`, and the environment overrides it: `turn.timeout` is
+//! A key stands in `SUPERSERVE_HOME/config.toml`, and the environment goes before it: `turn.timeout` is
 //! `SUPERSERVE_TURN_TIMEOUT`.
+#![expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use etcetera::BaseStrategy;
+
+use crate::clock::Clock;
+use crate::wire::Timestamp;
+
+/// One setting as it is documented.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub about: &'static str,
+}
+
+/// Every key, in alphabetical order; the README's table is checked against it.
+pub const KEYS: [Key; 8] = [
+    Key {
+        name: "sandbox",
+        default: "auto",
+        about: "how agents are isolated: `auto` and `native` (namespaces; refused where the machine refuses them) or `none`",
+    },
+    Key { name: "scripts", default: "`scripts` in the home", about: "the folder of your own commands" },
+    Key {
+        name: "server.idle_exit",
+        default: "15m",
+        about: "after how long without request, run or live agent the server exits, or `never`",
+    },
+    Key {
+        name: "server.uid_base",
+        default: "1900000000",
+        about: "as root, the first of the host uids that sessions map to, one each",
+    },
+    Key {
+        name: "session.expire_after",
+        default: "24h",
+        about: "after how long without activity a session expires, or `never`",
+    },
+    Key {
+        name: "turn.quiet_ms",
+        default: "5000",
+        about: "how many milliseconds of silence end a turn whose end can't be seen",
+    },
+    Key {
+        name: "turn.startup_timeout",
+        default: "2m",
+        about: "how long an agent may take until it waits for its first message",
+    },
+    Key { name: "turn.timeout", default: "10m", about: "how long a turn may take" },
+];
+
+/// How agents are isolated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxChoice {
+    /// The best that the machine gives; never none.
+    Auto,
+    Native,
+    None,
+}
+
+impl SandboxChoice {
+    /// Every word that a user may write.
+    pub const WORDS: [&'static str; 3] = ["auto", "native", "none"];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::None => "none",
+        }
+    }
+
+    /// The choice that this word names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "auto" => Some(Self::Auto),
+            "native" => Some(Self::Native),
+            "none" => Some(Self::None),
+            _ => None,
+        }
+    }
+}
+
+/// A setting that makes no sense, or a machine that says too little.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{place}: '{value}' is not {form}")]
+    BadValue { place: String, value: String, form: &'static str },
+    #[error("{path}: unknown key '{key}'", path = path.display())]
+    UnknownKey { path: PathBuf, key: String },
+    #[error("cannot read {path}: {reason}", path = path.display())]
+    Unreadable { path: PathBuf, reason: String },
+    #[error("no home folder is known")]
+    NoHome,
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::BadValue { .. } => "Write it as the README's table of settings shows.".to_owned(),
+            Self::UnknownKey { .. } => {
+                format!("The keys are {}.", KEYS.map(|key| key.name).join(", "))
+            }
+            Self::Unreadable { .. } => {
+                "Mend the file, or move it away: every setting has a default.".to_owned()
+            }
+            Self::NoHome => "Set SUPERSERVE_HOME to the folder that should hold the sessions.".to_owned(),
+        }
+    }
+}
+
+/// The decided settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where all state lives. Absolute.
+    pub home: PathBuf,
+    pub sandbox: SandboxChoice,
+    /// The folder of the user's own commands.
+    pub scripts: PathBuf,
+    /// `None` is never.
+    pub idle_exit: Option<Duration>,
+    pub uid_base: u32,
+    /// `None` is never.
+    pub expire_after: Option<Duration>,
+    pub turn_quiet: Duration,
+    pub startup_timeout: Duration,
+    pub turn_timeout: Duration,
+    /// Where programs are looked for.
+    pub search_path: String,
+    pub clock: Clock,
+}
+
+impl Config {
+    /// The settings of this process: environment, then file, then defaults.
+    pub fn load() -> Result<Self, Error> {
+        Settings::load()?.decide()
+    }
+
+    /// The socket on which the local server listens, in a folder that only its owner may enter.
+    pub fn socket(&self) -> PathBuf {
+        self.home.join("run").join("server.sock")
+    }
+
+    /// The server's log.
+    pub fn log(&self) -> PathBuf {
+        self.home.join("server.log")
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.home.join("superserve.db")
+    }
+
+    /// The REPL's history.
+    pub fn history(&self) -> PathBuf {
+        self.home.join("history")
+    }
+}
+
+/// The environment variable `name`; not set, empty or not UTF-8 is none. Scripts ask through this.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// What stands where, before it is decided what it means.
+struct Settings {
+    home: PathBuf,
+    file: PathBuf,
+    values: BTreeMap<String, String>,
+}
+
+impl Settings {
+    fn load() -> Result<Self, Error> {
+        let home = match environment("SUPERSERVE_HOME") {
+            Some(home) => std::path::absolute(&home)
+                .map_err(|error| Error::Unreadable { path: home.into(), reason: error.to_string() })?,
+            None => {
+                etcetera::choose_base_strategy().map_err(|_| Error::NoHome)?.data_dir().join("superserve")
+            }
+        };
+        let file = home.join("config.toml");
+        let values = match std::fs::read_to_string(&file) {
+            Ok(text) => flatten(&file, &text)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(Error::Unreadable { path: file, reason: error.to_string() }),
+        };
+        Ok(Self { home, file, values })
+    }
+
+    /// The text of a setting and where it stands.
+    fn find(&self, key: &str) -> Option<(String, String)> {
+        let variable = format!("SUPERSERVE_{}", key.replace('.', "_").to_uppercase());
+        environment(&variable).map(|value| (value, variable)).or_else(|| {
+            self.values.get(key).map(|value| (value.clone(), format!("{}: {key}", self.file.display())))
+        })
+    }
+
+    fn read<T>(
+        &self,
+        key: &str,
+        form: &'static str,
+        default: T,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, Error> {
+        match self.find(key) {
+            None => Ok(default),
+            Some((value, place)) => parse(&value).ok_or(Error::BadValue { place, value, form }),
+        }
+    }
+
+    fn decide(self) -> Result<Config, Error> {
+        const DURATION: &str = "a duration such as 90s, 15m or 24h";
+        const OR_NEVER: &str = "a duration such as 90s, 15m or 24h, or never";
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        let scripts = self.home.join("scripts");
+        Ok(Config {
+            sandbox: self.read(
+                "sandbox",
+                "auto, native or none",
+                SandboxChoice::Auto,
+                SandboxChoice::from_word,
+            )?,
+            scripts: self.read("scripts", "a folder", scripts, |text| std::path::absolute(text).ok())?,
+            idle_exit: self.read("server.idle_exit", OR_NEVER, Some(minutes(15)), duration_or_never)?,
+            uid_base: self.read("server.uid_base", "a uid from 65536 on", 1_900_000_000, |text| {
+                text.parse().ok().filter(|uid| (65_536..4_000_000_000).contains(uid))
+            })?,
+            expire_after: self.read(
+                "session.expire_after",
+                OR_NEVER,
+                Some(minutes(24 * 60)),
+                duration_or_never,
+            )?,
+            turn_quiet: self.read(
+                "turn.quiet_ms",
+                "a number of milliseconds",
+                Duration::from_secs(5),
+                |text| text.parse().ok().map(Duration::from_millis),
+            )?,
+            startup_timeout: self.read("turn.startup_timeout", DURATION, minutes(2), duration)?,
+            turn_timeout: self.read("turn.timeout", DURATION, minutes(10), duration)?,
+            search_path: environment("PATH").unwrap_or_default(),
+            clock: test_clock()?,
+            home: self.home,
+        })
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok()
+}
+
+fn duration_or_never(text: &str) -> Option<Option<Duration>> {
+    if text == "never" { Some(None) } else { duration(text).map(Some) }
+}
+
+/// The file's keys with their tables' names before them, each of which must be one that we know.
+fn flatten(file: &Path, text: &str) -> Result<BTreeMap<String, String>, Error> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| Error::Unreadable {
+        path: file.to_owned(),
+        reason: error.to_string().trim_end().to_owned(),
+    })?;
+    let mut open: Vec<(String, toml::Value)> = table.into_iter().collect();
+    let mut values = BTreeMap::new();
+    while let Some((key, value)) = open.pop() {
+        match value {
+            toml::Value::Table(inner) => {
+                open.extend(inner.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)));
+            }
+            _ if !KEYS.iter().any(|known| known.name == key) => {
+                return Err(Error::UnknownKey { path: file.to_owned(), key });
+            }
+            toml::Value::String(text) => {
+                values.insert(key, text);
+            }
+            other => {
+                values.insert(key, other.to_string());
+            }
+        }
+    }
+    Ok(values)
+}
+
+/// The machine's clock, or the one that a test fixes: `SUPERSERVE_TEST_CLOCK` is a moment or a file that holds
+/// milliseconds since the epoch, `SUPERSERVE_TEST_SEED` the number from which IDs follow.
+fn test_clock() -> Result<Clock, Error> {
+    let mut clock = Clock::system();
+    if let Some(text) = environment("SUPERSERVE_TEST_CLOCK") {
+        clock = match text.parse::<Timestamp>() {
+            Ok(at) => clock.at(at.as_millis()),
+            Err(_) => clock.from_file(text.into()),
+        };
+    }
+    if let Some(text) = environment("SUPERSERVE_TEST_SEED") {
+        let seed = text.parse().map_err(|_| Error::BadValue {
+            place: "SUPERSERVE_TEST_SEED".to_owned(),
+            value: text,
+            form: "a number",
+        })?;
+        clock = clock.seeded(seed);
+    }
+    Ok(clock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Config, Error> {
+        let file = PathBuf::from("/h/config.toml");
+        Settings { home: "/h".into(), values: flatten(&file, text)?, file }.decide()
+    }
+
+    #[test]
+    fn the_keys_are_sorted_and_each_is_read() {
+        assert!(KEYS.windows(2).all(|pair| pair[0].name < pair[1].name));
+        for key in KEYS.iter().filter(|key| key.name != "scripts") {
+            let text = match key.name.split_once('.') {
+                Some((table, name)) => format!("[{table}]\n{name} = \"-\""),
+                None => format!("{} = \"-\"", key.name),
+            };
+            let error = settings(&text).expect_err(key.name).to_string();
+            assert!(error.contains(key.name), "{error}");
+        }
+    }
+
+    #[test]
+    fn values_change_the_result() {
+        let config = settings(
+            "sandbox = 'none'\n[session]\nexpire_after = 'never'\n[turn]\nquiet_ms = 70\ntimeout = '2s'",
+        )
+        .expect("good settings");
+        assert_eq!(config.sandbox, SandboxChoice::None);
+        assert_eq!(config.expire_after, None);
+        assert_eq!(config.turn_quiet, Duration::from_millis(70));
+        assert_eq!(config.turn_timeout, Duration::from_secs(2));
+        assert_eq!(config.idle_exit, Some(Duration::from_secs(900)));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_known_ones() {
+        let error = settings("[turn]\ntimeoot = '2s'").expect_err("a typo");
+        assert_eq!(error.to_string(), "/h/config.toml: unknown key 'turn.timeoot'");
+        assert!(error.hint().contains("turn.timeout"), "{}", error.hint());
+    }
+}

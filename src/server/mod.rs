@@ -1,1 +1,132 @@
-//! The platform over HTTP: routes, handlers by noun, errors to statuses.
+//! The platform over HTTP: every route on one screen, a file of handlers a noun, errors to statuses.
+//!
+//! Not here: rules (platform) and listeners, start and end of the process (daemon).
+
+mod agents;
+mod error;
+mod request;
+mod runs;
+mod sessions;
+mod status;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::platform::Platform;
+use crate::wire::{Timestamp, Version};
+
+/// The largest body of a request, in bytes; an agent's archive may be larger.
+const MAX_BODY: usize = 4 << 20;
+/// The largest archive of an agent, in bytes.
+pub const MAX_ARCHIVE: usize = 256 << 20;
+
+/// What the handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    platform: Platform,
+    identity: Arc<Identity>,
+    traffic: Arc<Traffic>,
+    /// Cancelled when somebody has asked the server to stop.
+    stop: CancellationToken,
+}
+
+/// What the server says of itself.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub version: Version,
+    pub pid: u32,
+    pub socket: String,
+    pub home: String,
+    pub started_at: Timestamp,
+}
+
+/// Requests under way, and when the last one was there.
+#[derive(Debug)]
+struct Traffic {
+    under_way: AtomicU64,
+    started: Instant,
+    /// Milliseconds after `started`.
+    last: AtomicU64,
+}
+
+impl Server {
+    /// A server of this platform; `stop` is cancelled when a client asks it to stop.
+    pub fn new(platform: Platform, identity: Identity, stop: CancellationToken) -> Self {
+        let traffic =
+            Traffic { under_way: AtomicU64::new(0), started: Instant::now(), last: AtomicU64::new(0) };
+        Self { platform, identity: Arc::new(identity), traffic: Arc::new(traffic), stop }
+    }
+
+    /// How long no request has been under way.
+    pub fn quiet_for(&self) -> Duration {
+        if self.traffic.under_way.load(Ordering::SeqCst) > 0 {
+            return Duration::ZERO;
+        }
+        let last = Duration::from_millis(self.traffic.last.load(Ordering::SeqCst));
+        self.traffic.started.elapsed().saturating_sub(last)
+    }
+
+    /// Every route.
+    pub fn router(self) -> Router {
+        let v1 = Router::new()
+            .route("/health", get(status::health))
+            .route("/version", get(status::version))
+            .route("/server", get(status::server))
+            .route("/server/stop", post(status::stop))
+            .route(
+                "/agents",
+                get(agents::list).post(agents::deploy).layer(DefaultBodyLimit::max(MAX_ARCHIVE)),
+            )
+            .route("/agents/{agent}", get(agents::get).delete(agents::delete))
+            .route("/sessions", get(sessions::list).post(sessions::create))
+            .route("/sessions/resolve", get(sessions::resolve))
+            .route("/sessions/end", post(sessions::end_many))
+            .route("/sessions/{id}", get(sessions::get).delete(sessions::delete))
+            .route("/sessions/{id}/end", post(sessions::end))
+            .route("/sessions/{id}/resume", post(sessions::resume))
+            .route("/sessions/{id}/cancel", post(sessions::cancel))
+            .route("/sessions/{id}/messages", get(sessions::messages).post(runs::send))
+            .route("/sessions/{id}/events", get(runs::events));
+        Router::new()
+            .nest("/v1", v1)
+            .fallback(error::no_route)
+            .method_not_allowed_fallback(error::no_method)
+            .layer(DefaultBodyLimit::max(MAX_BODY))
+            .layer(CatchPanicLayer::custom(error::panicked))
+            .layer(middleware::from_fn_with_state(self.clone(), count))
+            .with_state(self)
+    }
+}
+
+/// Counts a request as under way until its answer's head is out, and logs it. A run's stream keeps the server up by
+/// its run, not as a request.
+async fn count(State(server): State<Server>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let traffic = server.traffic.clone();
+    let begun = Instant::now();
+    traffic.under_way.fetch_add(1, Ordering::SeqCst);
+    let under_way = UnderWay(traffic);
+    let response = next.run(request).await;
+    drop(under_way);
+    tracing::info!(target: "request", "{method} {path} {} {:.1}ms", response.status().as_u16(), begun.elapsed().as_secs_f64() * 1e3);
+    response
+}
+
+struct UnderWay(Arc<Traffic>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last.store(now, Ordering::SeqCst);
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
+}

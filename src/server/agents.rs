@@ -1,0 +1,82 @@
+//! Agents: deploy, list, get, delete.
+
+use axum::Json;
+use axum::extract::multipart::{Multipart, MultipartError, MultipartRejection};
+use axum::extract::{Path, Query, State};
+use serde_json::{Value, json};
+
+use super::Server;
+use super::error::{Failure, Result};
+use super::request::parsed;
+use crate::platform::Upload;
+use crate::wire::agent::AgentList;
+use crate::wire::{Agent, AgentConfig, ErrorCode};
+
+pub async fn list(
+    State(server): State<Server>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Json<AgentList>> {
+    let agents = server.platform.agents(parsed(&pairs, "limit", "a number")?).await?;
+    Ok(Json(AgentList { agents }))
+}
+
+pub async fn get(State(server): State<Server>, Path(agent): Path<String>) -> Result<Json<Agent>> {
+    Ok(Json(server.platform.agent(&agent).await?))
+}
+
+pub async fn delete(State(server): State<Server>, Path(agent): Path<String>) -> Result<Json<Value>> {
+    server.platform.delete_agent(&agent).await?;
+    Ok(Json(json!({})))
+}
+
+pub async fn deploy(
+    State(server): State<Server>,
+    multipart: std::result::Result<Multipart, MultipartRejection>,
+) -> Result<Json<Agent>> {
+    let mut multipart = multipart.map_err(|error| {
+        Failure::new(ErrorCode::Invalid, format!("Deploying takes multipart data: {error}"), None)
+    })?;
+    let (mut archive, mut name, mut command, mut config) = (None, None, None, AgentConfig::default());
+    while let Some(field) = multipart.next_field().await.map_err(broken)? {
+        match field.name() {
+            Some("file") => archive = Some(field.bytes().await.map_err(broken)?.to_vec()),
+            Some("name") => name = Some(field.text().await.map_err(broken)?),
+            Some("command") => command = Some(field.text().await.map_err(broken)?),
+            Some("config") => {
+                let text = field.text().await.map_err(broken)?;
+                if !text.trim().is_empty() {
+                    config = serde_json::from_str(&text).map_err(|error| {
+                        Failure::new(
+                            ErrorCode::Invalid,
+                            format!("The agent's config is malformed: {error}"),
+                            None,
+                        )
+                    })?;
+                }
+            }
+            _ => {}
+        }
+    }
+    let missing = |part: &str| {
+        Failure::new(ErrorCode::Invalid, format!("Deploying takes a part '{part}', and there was none"), None)
+    };
+    let upload = Upload {
+        name: name.or_else(|| config.name.clone()).ok_or_else(|| missing("name"))?,
+        command: command.filter(|command| !command.trim().is_empty()),
+        config,
+        archive: archive.ok_or_else(|| missing("file"))?,
+    };
+    Ok(Json(server.platform.deploy(upload).await?))
+}
+
+fn broken(error: MultipartError) -> Failure {
+    if error.status().as_u16() == 413 {
+        return Failure::new(
+            ErrorCode::TooLarge,
+            "The agent's archive is too large",
+            "At most 256 MiB are taken: name what the agent doesn't need under ignore in superserve.yaml."
+                .to_owned(),
+        );
+    }
+    Failure::new(ErrorCode::Invalid, format!("The upload did not arrive whole: {}", error.body_text()), None)
+}

@@ -1,0 +1,99 @@
+//! What a request carries: bodies, queries and IDs, read the way that the original clients write them.
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Request};
+use serde::de::DeserializeOwned;
+
+use super::error::{Failure, Result};
+use crate::wire::{ErrorCode, Order, SessionId, SessionQuery};
+
+/// A JSON body, whatever its content type; an empty one counts as `{}`, since clients post without a body.
+pub struct Body<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let bytes = Bytes::from_request(request, state).await.map_err(unreadable)?;
+        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        serde_json::from_slice(text).map(Self).map_err(|error| {
+            Failure::new(
+                ErrorCode::Invalid,
+                format!("The request's body is not what this call takes: {error}"),
+                None,
+            )
+        })
+    }
+}
+
+fn unreadable(rejection: BytesRejection) -> Failure {
+    match rejection {
+        BytesRejection::FailedToBufferBody(error) if error.status().as_u16() == 413 => Failure::new(
+            ErrorCode::TooLarge,
+            "The request's body is too large",
+            "At most 4 MiB are taken.".to_owned(),
+        ),
+        _ => Failure::new(ErrorCode::Invalid, "The request's body did not arrive whole", None),
+    }
+}
+
+/// A session's ID out of a path: with or without `ses_`, dashes ignored.
+pub fn session_id(text: &str) -> Result<SessionId> {
+    let digits: String =
+        text.strip_prefix(SessionId::PREFIX).unwrap_or(text).chars().filter(|c| *c != '-').collect();
+    format!("{}{digits}", SessionId::PREFIX).parse().map_err(|_| {
+        Failure::new(
+            ErrorCode::NotFound,
+            format!("Session not found: no session matches '{text}'"),
+            "Run superserve sessions list to see your sessions.".to_owned(),
+        )
+    })
+}
+
+/// The value of `key`, unless it is missing or empty.
+pub fn value<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    pairs.iter().find(|(name, value)| name == key && !value.is_empty()).map(|(_, value)| value.as_str())
+}
+
+/// The value of `key` as a number or a moment; a malformed one is an error that names it.
+pub fn parsed<T: std::str::FromStr>(pairs: &[(String, String)], key: &str, form: &str) -> Result<Option<T>> {
+    value(pairs, key)
+        .map(|text| {
+            text.parse().map_err(|_| {
+                Failure::new(ErrorCode::Invalid, format!("'{text}' is not {form}, which {key} takes"), None)
+            })
+        })
+        .transpose()
+}
+
+/// What `GET /sessions` asks. An empty value counts as not given; a key that we don't know is passed over.
+pub fn session_query(pairs: &[(String, String)]) -> Result<SessionQuery> {
+    let status = pairs
+        .iter()
+        .filter(|(key, value)| key == "status" && !value.is_empty())
+        .map(|(_, text)| text.parse())
+        .collect::<std::result::Result<Vec<_>, crate::wire::session::ParseStatusError>>()
+        .map_err(|error| Failure::new(ErrorCode::Invalid, error.to_string(), None))?;
+    let order = match value(pairs, "order") {
+        None | Some("activity") => Order::Activity,
+        Some("created") => Order::Created,
+        Some(text) => {
+            return Err(Failure::new(
+                ErrorCode::Invalid,
+                format!("unknown order '{text}': use activity or created"),
+                None,
+            ));
+        }
+    };
+    Ok(SessionQuery {
+        status,
+        agent: value(pairs, "agent").or_else(|| value(pairs, "agent_id")).map(str::to_owned),
+        idle_longer_than: parsed(pairs, "idle_longer_than", "a number of seconds")?,
+        created_before: parsed(pairs, "created_before", "a time such as 2026-03-09T10:15:00Z")?,
+        title_contains: value(pairs, "title_contains").map(str::to_owned),
+        limit: parsed(pairs, "limit", "a number")?,
+        cursor: value(pairs, "cursor").map(str::to_owned),
+        order,
+    })
+}

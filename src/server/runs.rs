@@ -1,0 +1,60 @@
+//! Runs: a message starts one, and its events stream until it ends.
+
+use std::time::Duration;
+
+use axum::body::{Body as HttpBody, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
+
+use super::Server;
+use super::error::Result;
+use super::request::{Body, parsed, session_id};
+use crate::platform::RunStream;
+use crate::wire::{SendMessage, sse};
+
+/// How long a stream may be silent before a comment is sent; the old clients give up after 300 s.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+pub async fn send(
+    State(server): State<Server>,
+    Path(id): Path<String>,
+    Body(message): Body<SendMessage>,
+) -> Result<Response> {
+    Ok(streamed(server.platform.send(&session_id(&id)?, &message.prompt).await?))
+}
+
+pub async fn events(
+    State(server): State<Server>,
+    Path(id): Path<String>,
+    Query(pairs): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let after =
+        parsed(&pairs, "after", "a number of events")?.or_else(|| last_event_id(&headers)).unwrap_or(0);
+    Ok(streamed(server.platform.events(&session_id(&id)?, after).await?))
+}
+
+/// The place in the run that a `Last-Event-ID: <run_id>:<n>` names.
+fn last_event_id(headers: &HeaderMap) -> Option<u64> {
+    headers.get("last-event-id")?.to_str().ok()?.rsplit_once(':')?.1.parse().ok()
+}
+
+fn streamed(events: RunStream) -> Response {
+    let frames = stream::unfold(Box::pin(events), |mut events| async move {
+        let frame = match tokio::time::timeout(KEEP_ALIVE, events.next()).await {
+            Ok(Some(event)) => sse::encode(&event),
+            Ok(None) => return None,
+            Err(_) => sse::KEEP_ALIVE.to_owned(),
+        };
+        Some((Ok::<_, std::io::Error>(Bytes::from(frame)), events))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONNECTION, "close"),
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, HttpBody::from_stream(frames)).into_response()
+}

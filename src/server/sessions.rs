@@ -1,0 +1,83 @@
+//! Sessions: create, list, resolve, get, resume, cancel, end, forget, and their transcript.
+
+use axum::Json;
+use axum::body::{Body as HttpBody, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use super::Server;
+use super::error::{Failure, Result};
+use super::request::{Body, session_id, session_query, value};
+use crate::wire::session::{EndMany, ResolvedIds, Transcript};
+use crate::wire::{CreateSession, ErrorCode, Session, SessionPage};
+
+/// One of the old clients posts again when a pooled connection breaks: never pool one that has changed something.
+const CLOSE: [(header::HeaderName, &str); 1] = [(header::CONNECTION, "close")];
+
+pub async fn create(
+    State(server): State<Server>,
+    Body(session): Body<CreateSession>,
+) -> Result<impl IntoResponse> {
+    let session = server.platform.create_session(session).await?;
+    Ok((StatusCode::CREATED, CLOSE, Json(session)))
+}
+
+pub async fn list(
+    State(server): State<Server>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Json<SessionPage>> {
+    Ok(Json(server.platform.sessions(&session_query(&pairs)?).await?))
+}
+
+pub async fn resolve(
+    State(server): State<Server>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Json<ResolvedIds>> {
+    let Some(prefix) = value(&pairs, "id_prefix") else {
+        return Err(Failure::new(
+            ErrorCode::Invalid,
+            "id_prefix is empty",
+            "Give the first digits of a session's ID.".to_owned(),
+        ));
+    };
+    Ok(Json(ResolvedIds { ids: server.platform.resolve(prefix).await? }))
+}
+
+pub async fn get(State(server): State<Server>, Path(id): Path<String>) -> Result<Json<Session>> {
+    Ok(Json(server.platform.session(&session_id(&id)?).await?))
+}
+
+pub async fn delete(State(server): State<Server>, Path(id): Path<String>) -> Result<Json<Value>> {
+    server.platform.delete_session(&session_id(&id)?).await?;
+    Ok(Json(json!({})))
+}
+
+pub async fn end(State(server): State<Server>, Path(id): Path<String>) -> Result<Json<Session>> {
+    Ok(Json(server.platform.end_session(&session_id(&id)?).await?))
+}
+
+/// A row a session, as each is done. A client that goes away stops it after those in flight.
+pub async fn end_many(State(server): State<Server>, Body(many): Body<EndMany>) -> Result<impl IntoResponse> {
+    let lines = server.platform.end_many(many.ids).map(|row| {
+        let mut line = serde_json::to_vec(&row).map_err(std::io::Error::other)?;
+        line.push(b'\n');
+        Ok::<_, std::io::Error>(Bytes::from(line))
+    });
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-cache")];
+    Ok((CLOSE, kind, HttpBody::from_stream(lines)))
+}
+
+pub async fn resume(State(server): State<Server>, Path(id): Path<String>) -> Result<impl IntoResponse> {
+    Ok((CLOSE, Json(server.platform.resume_session(&session_id(&id)?).await?)))
+}
+
+pub async fn cancel(State(server): State<Server>, Path(id): Path<String>) -> Result<Json<Session>> {
+    Ok(Json(server.platform.cancel_session(&session_id(&id)?).await?))
+}
+
+pub async fn messages(State(server): State<Server>, Path(id): Path<String>) -> Result<Json<Transcript>> {
+    Ok(Json(Transcript { messages: server.platform.messages(&session_id(&id)?).await? }))
+}

@@ -1,0 +1,56 @@
+//! The server itself: health, version, status, stop.
+
+use axum::Json;
+use axum::extract::State;
+
+use super::Server;
+use super::error::{Failure, Result};
+use super::request::Body;
+use crate::wire::server::StopServer;
+use crate::wire::{ErrorCode, Health, ServerInfo, Version};
+
+pub async fn health() -> Json<Health> {
+    Json(Health { status: "ok".to_owned() })
+}
+
+pub async fn version(State(server): State<Server>) -> Json<Version> {
+    Json(server.identity.version.clone())
+}
+
+pub async fn server(State(server): State<Server>) -> Result<Json<ServerInfo>> {
+    info(&server).await.map(Json)
+}
+
+pub async fn stop(State(server): State<Server>, Body(stop): Body<StopServer>) -> Result<Json<ServerInfo>> {
+    let info = info(&server).await?;
+    if stop.if_idle && info.active_runs > 0 {
+        return Err(Failure::new(
+            ErrorCode::Busy,
+            format!("The server is busy: runs going on: {}", info.active_runs),
+            "Wait for them, or stop it with superserve server stop.".to_owned(),
+        ));
+    }
+    server.stop.cancel();
+    Ok(Json(info))
+}
+
+async fn info(server: &Server) -> Result<ServerInfo> {
+    let activity = server.platform.activity().await;
+    let identity = &server.identity;
+    let (isolation, sandbox_error) = match server.platform.isolation() {
+        Ok(isolation) => (Some(isolation), None),
+        Err(refusal) => (None, Some(format!("{refusal}. {}", refusal.remedy))),
+    };
+    Ok(ServerInfo {
+        pid: identity.pid,
+        socket: identity.socket.clone(),
+        home: identity.home.clone(),
+        version: identity.version.version.clone(),
+        build: identity.version.build.clone(),
+        started_at: identity.started_at,
+        sessions: activity.sessions,
+        active_runs: activity.active_runs,
+        isolation,
+        sandbox_error,
+    })
+}
