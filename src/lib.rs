@@ -26,3 +26,13 @@ pub mod script;
 pub mod daemon;
 /// The command line.
 pub mod cli;
+
+/// Runs the program with its arguments, the program's name first; the exit code.
+pub fn run(args: Vec<std::ffi::OsString>) -> i32 {
+    match args.get(1).and_then(|word| word.to_str()) {
+        // Before anything else: the spawner must stay a small process with one thread.
+        Some(daemon::SPAWNER) => daemon::spawner_main(),
+        Some(daemon::SERVER) => daemon::server_main(args.get(2).and_then(|word| word.to_str())),
+        _ => cli::run(args),
+    }
+}

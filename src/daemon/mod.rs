@@ -1,1 +1,251 @@
 //! A local server that starts itself: probe, start, wait; its lock, its report, its end.
+//!
+//! Not here: routes (server) and rules (platform). The only place that re-executes the binary and takes locks.
+
+mod lock;
+mod process;
+mod serve;
+
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::client::{self, Client, socket_address};
+use crate::config::{Config, SandboxChoice};
+use crate::wire::server::StopServer;
+use crate::wire::{ErrorCode, PROTOCOL, ServerInfo, Version};
+
+pub use lock::holder;
+pub use process::{SERVER, SPAWNER, spawner_main};
+pub use serve::{Serve, ServeError, serve};
+
+/// How long a starting server may take until it listens: it may have to wait for an earlier one to drain.
+const START: Duration = Duration::from_secs(40);
+/// How long a stopping server may take: its runs get 10 s to end, its agents 2 s.
+const STOP: Duration = Duration::from_secs(20);
+/// How long a running server may take to say its version.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How often a lock or a socket is looked at while waiting for it.
+const POLL: Duration = Duration::from_millis(5);
+
+/// What this binary says of itself.
+pub fn version() -> Version {
+    Version {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: env!("SUPERSERVE_BUILD").to_owned(),
+        protocol: PROTOCOL,
+    }
+}
+
+/// What a starting server tells the command that started it, in one line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Report {
+    Ready,
+    Failed { message: String, hint: Option<String> },
+}
+
+/// The background server's whole life; its exit code. `sandbox` goes before the setting.
+pub fn server_main(sandbox: Option<&str>) -> i32 {
+    let served = Config::load().map_err(|error| error.to_string()).and_then(|mut config| {
+        config.sandbox = sandbox.and_then(SandboxChoice::from_word).unwrap_or(config.sandbox);
+        serve(&config, &Serve { socket: None, background: true }).map_err(|error| error.to_string())
+    });
+    i32::from(served.is_err())
+}
+
+/// A client of the local server, which is started first if none runs, and started anew if an idle one is of another
+/// build. `sandbox` holds only for a server that this call starts; one that runs with another is an error.
+pub async fn connect(config: &Config, sandbox: Option<SandboxChoice>) -> client::Result<Client> {
+    if let Some(client) = usable(config).await? {
+        if let Some(choice) = sandbox {
+            same_sandbox(&client, choice).await?;
+        }
+        return Ok(client);
+    }
+    make_folders(config)?;
+    let starting = lock::Lock::wait(&config.home.join("start.lock"), START).await.map_err(|error| {
+        unreachable(format!("cannot start the server: {error}"), "Another command is starting it; try again.")
+    })?;
+    // Of ten commands that came here at once, the first starts the server and the others find it.
+    if let Some(client) = usable(config).await? {
+        return Ok(client);
+    }
+    start(config, sandbox).await?;
+    drop(starting);
+    Client::unix(&config.socket())
+}
+
+/// A client of the local server if one runs, whatever its build. Starts nothing.
+pub async fn running(config: &Config) -> client::Result<Option<(Client, Version)>> {
+    let socket = config.socket();
+    let failed = |error: std::io::Error| {
+        unreachable(
+            format!("cannot reach the server at {}: {error}", socket.display()),
+            "See superserve server logs; superserve server stop ends it.",
+        )
+    };
+    match knock(&socket).await {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    let client = Client::unix(&socket)?;
+    match tokio::time::timeout(ANSWER, client.version()).await {
+        Ok(version) => Ok(Some((client, version?))),
+        Err(_) => Err(failed(std::io::Error::new(ErrorKind::TimedOut, "it doesn't answer"))),
+    }
+}
+
+/// Whether somebody listens there. A socket that a killed server left behind refuses.
+async fn knock(socket: &Path) -> std::io::Result<()> {
+    let (address, _folder) = socket_address(socket)?;
+    tokio::net::UnixStream::connect(address).await.map(drop)
+}
+
+/// Stops the local server and waits until it is gone; answers what it was, or `None` if none ran.
+pub async fn stop(config: &Config) -> client::Result<Option<ServerInfo>> {
+    let info = match running(config).await {
+        Ok(None) => return Ok(None),
+        Ok(Some((client, _))) => match client.stop_server(StopServer { if_idle: false }).await {
+            Ok(info) => Some(info),
+            Err(_) => process::terminate(config),
+        },
+        Err(_) => process::terminate(config),
+    };
+    if wait_until_gone(config).await {
+        return Ok(info);
+    }
+    Err(unreachable(
+        format!("the server did not stop within {} s", STOP.as_secs()),
+        "See superserve server logs.",
+    ))
+}
+
+async fn wait_until_gone(config: &Config) -> bool {
+    let begun = Instant::now();
+    while lock::holder(config).is_some() {
+        if begun.elapsed() > STOP {
+            return false;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    true
+}
+
+/// The running server's client if it is of our build. An idle one of another build is stopped; a busy one is named.
+async fn usable(config: &Config) -> client::Result<Option<Client>> {
+    let Some((client, theirs)) = running(config).await? else { return Ok(None) };
+    if theirs == version() {
+        return Ok(Some(client));
+    }
+    match client.stop_server(StopServer { if_idle: true }).await {
+        Ok(_) => {
+            wait_until_gone(config).await;
+            Ok(None)
+        }
+        Err(_) => Err(client::Error::api(
+            ErrorCode::Conflict,
+            format!(
+                "A server of another version runs on {}: {} (build {}), and it is busy",
+                config.home.display(),
+                theirs.version,
+                theirs.build
+            ),
+            "Wait until its runs are over, or stop it with superserve server stop.".to_owned(),
+        )),
+    }
+}
+
+async fn same_sandbox(client: &Client, choice: SandboxChoice) -> client::Result<()> {
+    let info = client.server().await?;
+    let none = info.isolation == Some(crate::wire::Isolation::None);
+    if none == (choice == SandboxChoice::None) {
+        return Ok(());
+    }
+    Err(client::Error::api(
+        ErrorCode::Conflict,
+        format!(
+            "--sandbox {} counts only for a server that this command starts, and one runs already",
+            choice.as_str()
+        ),
+        format!(
+            "Stop it first: superserve server stop; then superserve server start --sandbox {}.",
+            choice.as_str()
+        ),
+    ))
+}
+
+/// Re-executes this binary as the server and waits for its report.
+async fn start(config: &Config, sandbox: Option<SandboxChoice>) -> client::Result<()> {
+    let failed = |error: std::io::Error| {
+        unreachable(format!("cannot start the server: {error}"), "See its folder's permissions.")
+    };
+    let log = process::open_log(&config.log()).map_err(failed)?;
+    let mut command = process::this_binary(SERVER);
+    if let Some(choice) = sandbox {
+        command.arg(choice.as_str());
+    }
+    let mut child = command
+        .current_dir(&config.home)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(failed)?;
+    let Some(mut stdout) = child.stdout.take() else { return Ok(()) };
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).map(|_| text)
+    });
+    let text = match tokio::time::timeout(START, reading).await {
+        Ok(Ok(text)) => text.map_err(failed)?,
+        _ => {
+            return Err(unreachable(
+                format!("the server did not start within {} s", START.as_secs()),
+                "See superserve server logs.",
+            ));
+        }
+    };
+    match serde_json::from_str(&text) {
+        Ok(Report::Ready) => Ok(()),
+        Ok(Report::Failed { message, hint }) => Err(client::Error::Unreachable { message, hint }),
+        Err(_) => Err(unreachable(
+            format!("the server ended before it listened; its log is {}", config.log().display()),
+            "See superserve server logs.",
+        )),
+    }
+}
+
+/// The home and the socket's folder, which nobody else may enter.
+fn make_folders(config: &Config) -> client::Result<()> {
+    for folder in [config.home.clone(), parent(&config.socket())] {
+        private_folder(&folder).map_err(|error| {
+            unreachable(
+                format!("cannot use the folder {}: {error}", folder.display()),
+                "Set SUPERSERVE_HOME to a folder that you may write.",
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Makes a folder, with those above it, that only its owner may enter; one that is there already is closed to others.
+fn private_folder(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+fn unreachable(message: String, hint: &str) -> client::Error {
+    client::Error::Unreachable { message, hint: Some(hint.to_owned()) }
+}

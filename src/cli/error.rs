@@ -1,0 +1,210 @@
+//! Errors as users see them: the sentence, the place, the hint, the exit code. Printed here and nowhere else.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::json;
+
+use crate::client;
+use crate::config;
+use crate::daemon::ServeError;
+use crate::render;
+use crate::script::{self, Place, Terminal};
+use crate::wire::ErrorCode;
+
+/// The exit codes.
+pub const FAILED: i32 = 1;
+pub const USAGE: i32 = 2;
+pub const NOT_FOUND: i32 = 3;
+pub const UNAUTHENTICATED: i32 = 4;
+pub const CONFLICT: i32 = 5;
+pub const UNREACHABLE: i32 = 6;
+pub const AGENT_FAILED: i32 = 7;
+pub const TIMED_OUT: i32 = 124;
+pub const INTERRUPTED: i32 = 130;
+
+/// An error, ready to be told.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub code: &'static str,
+    pub message: String,
+    pub hint: Option<String>,
+    pub place: Option<Place>,
+    /// The agent's last lines on stderr.
+    pub stderr: Option<String>,
+    pub exit: i32,
+    /// Nothing is told: nobody reads any more.
+    pub silent: bool,
+}
+
+impl From<&client::Error> for Report {
+    fn from(error: &client::Error) -> Self {
+        let exit = match error {
+            client::Error::Api { code, .. } => exit_code(*code),
+            client::Error::Input { .. } => USAGE,
+            client::Error::Missing { .. } => NOT_FOUND,
+            client::Error::Protocol(_) => FAILED,
+            client::Error::Unreachable { .. } => UNREACHABLE,
+        };
+        Self {
+            code: error.code(),
+            message: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+            exit,
+            ..Self::default()
+        }
+    }
+}
+
+/// The exit code for what the server said.
+pub fn exit_code(code: ErrorCode) -> i32 {
+    match code {
+        ErrorCode::Ambiguous | ErrorCode::NotFound => NOT_FOUND,
+        ErrorCode::Busy | ErrorCode::Conflict | ErrorCode::Ended | ErrorCode::Expired => CONFLICT,
+        ErrorCode::Forbidden | ErrorCode::Unauthenticated => UNAUTHENTICATED,
+        ErrorCode::Internal | ErrorCode::Unknown => FAILED,
+        ErrorCode::Invalid | ErrorCode::TooLarge => USAGE,
+        ErrorCode::RateLimited
+        | ErrorCode::SandboxUnavailable
+        | ErrorCode::ShuttingDown
+        | ErrorCode::StoreUnavailable => UNREACHABLE,
+    }
+}
+
+impl From<&config::Error> for Report {
+    fn from(error: &config::Error) -> Self {
+        let hint = Some(error.hint());
+        Self { code: "invalid", message: error.to_string(), hint, exit: USAGE, ..Self::default() }
+    }
+}
+
+impl From<&ServeError> for Report {
+    fn from(error: &ServeError) -> Self {
+        let exit = if matches!(error, ServeError::AlreadyRunning { .. }) { CONFLICT } else { FAILED };
+        Self { code: "server", message: error.to_string(), hint: error.hint(), exit, ..Self::default() }
+    }
+}
+
+impl From<&script::Error> for Report {
+    fn from(error: &script::Error) -> Self {
+        match error {
+            script::Error::Api { error, place } => Self { place: place.clone(), ..Self::from(error) },
+            script::Error::BrokenPipe => Self { silent: true, ..Self::default() },
+            script::Error::Interrupted { done } => {
+                let message =
+                    if done.is_empty() { "interrupted".to_owned() } else { format!("interrupted; {done}") };
+                Self { code: "interrupted", message, exit: INTERRUPTED, ..Self::default() }
+            }
+            script::Error::Io { message } => {
+                Self { code: "io", message: message.clone(), exit: FAILED, ..Self::default() }
+            }
+            script::Error::Run { message, code, stderr, place } => Self {
+                code: "agent_failed",
+                message: message.clone(),
+                stderr: stderr.clone(),
+                place: place.clone(),
+                exit: if code.as_deref() == Some("timeout") { TIMED_OUT } else { AGENT_FAILED },
+                ..Self::default()
+            },
+            script::Error::Script { message, hint, place } => Self {
+                code: "script",
+                message: message.clone(),
+                hint: hint.clone(),
+                place: place.clone(),
+                exit: FAILED,
+                ..Self::default()
+            },
+            script::Error::Usage { message, hint, place } => Self {
+                code: "invalid",
+                message: message.clone(),
+                hint: hint.clone(),
+                place: place.clone(),
+                exit: USAGE,
+                ..Self::default()
+            },
+        }
+    }
+}
+
+impl Report {
+    /// A wrong use of the command line.
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            code: "invalid",
+            message: message.into(),
+            hint: Some(hint.into()),
+            exit: USAGE,
+            ..Self::default()
+        }
+    }
+
+    /// A failure of the machine: a file, a pipe, a thread.
+    pub fn io(error: &std::io::Error) -> Self {
+        let silent = error.kind() == std::io::ErrorKind::BrokenPipe;
+        let exit = if silent { 0 } else { FAILED };
+        Self { code: "io", message: error.to_string(), exit, silent, ..Self::default() }
+    }
+
+    /// Without the place: in a bundled command it is ours, and says nothing to its user.
+    pub fn without_place(self) -> Self {
+        Self { place: None, ..self }
+    }
+
+    /// Tells it on stderr; the exit code.
+    pub fn tell(&self, terminal: &dyn Terminal, json: bool) -> i32 {
+        if !self.silent {
+            let text = if json { self.to_json() } else { self.to_text(terminal.err_colour()) };
+            terminal.err(&text);
+        }
+        self.exit
+    }
+
+    fn to_json(&self) -> String {
+        let mut error = json!({ "code": self.code, "message": self.message, "hint": self.hint });
+        if let (Some(place), Some(fields)) = (&self.place, error.as_object_mut()) {
+            fields.insert("file".into(), json!(place.file));
+            fields.insert("line".into(), json!(place.line));
+            fields.insert("column".into(), json!(place.column));
+        }
+        if let (Some(stderr), Some(fields)) = (&self.stderr, error.as_object_mut()) {
+            fields.insert("stderr".into(), json!(stderr));
+        }
+        format!("{}\n", json!({ "error": error }))
+    }
+
+    fn to_text(&self, colour: bool) -> String {
+        let style = |style: Style| if colour { style } else { Style::new() };
+        let (red, dim) = (style(AnsiColor::Red.on_default()), style(Style::new().dimmed()));
+        let mut text = format!("{red}✗{red:#} {}\n", render::clean(&self.message));
+        if let Some(place) = &self.place {
+            push_place(&mut text, place, dim, red);
+        }
+        if let Some(stderr) = self.stderr.as_deref().filter(|stderr| !stderr.trim().is_empty()) {
+            for line in render::clean(stderr).lines() {
+                let _ = writeln!(text, "  {dim}|{dim:#} {line}");
+            }
+        }
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(text, "  {}", render::clean(hint));
+        }
+        text
+    }
+}
+
+/// The place in a script: file, line, column, the line itself and a caret under it.
+fn push_place(text: &mut String, place: &Place, dim: Style, red: Style) {
+    let Place { file, line, column, source } = place;
+    let number = line.to_string();
+    let margin = " ".repeat(number.len());
+    let _ = writeln!(text, "{margin} {dim}-->{dim:#} {file}:{line}:{column}");
+    if let Some(source) = source {
+        let before: String = source
+            .chars()
+            .take(column.saturating_sub(1))
+            .map(|c| if c == '\t' { '\t' } else { ' ' })
+            .collect();
+        let _ = writeln!(text, "{margin} {dim}|{dim:#}");
+        let _ = writeln!(text, "{dim}{number} |{dim:#} {}", render::clean(source));
+        let _ = writeln!(text, "{margin} {dim}|{dim:#} {before}{red}^{red:#}");
+    }
+}

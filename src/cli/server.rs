@@ -1,0 +1,140 @@
+//! `serve` and `server status|start|stop|logs`.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use serde_json::json;
+
+use super::error::Report;
+use crate::config::{Config, SandboxChoice};
+use crate::daemon::{self, Serve};
+use crate::render;
+use crate::script::Terminal;
+use crate::wire::{ServerInfo, Timestamp};
+
+/// How many bytes from a log's end are read to find its last lines.
+const LOG_TAIL: u64 = 1 << 20;
+
+pub type Result = std::result::Result<i32, Report>;
+
+/// Serves in the foreground until a signal.
+pub fn serve(mut config: Config, sandbox: Option<SandboxChoice>, options: &Serve) -> Result {
+    config.sandbox = sandbox.unwrap_or(config.sandbox);
+    daemon::serve(&config, options).map(|()| 0).map_err(|error| Report::from(&error))
+}
+
+/// Whether a server runs, and what it says of itself. Starts nothing.
+pub fn status(config: &Config, terminal: &dyn Terminal, json: bool) -> Result {
+    let info = block_on(async {
+        match daemon::running(config).await? {
+            Some((client, _)) => client.server().await.map(Some),
+            None => Ok(None),
+        }
+    })?;
+    let text = match (&info, json) {
+        (None, true) => pretty(&json!({ "running": false })),
+        (None, false) => {
+            terminal.err("No server is running. Any command that needs one starts it.\n");
+            String::new()
+        }
+        (Some(info), true) => pretty(&to_json(info)),
+        (Some(info), false) => table(info, Timestamp::from_millis(config.clock.now_millis())),
+    };
+    terminal.out(&text).map_err(|error| Report::io(&error))?;
+    Ok(0)
+}
+
+/// Starts the server unless it runs.
+pub fn start(config: &Config, terminal: &dyn Terminal, sandbox: Option<SandboxChoice>) -> Result {
+    let (info, ran) = block_on(async {
+        let ran = daemon::running(config).await?.is_some();
+        Ok((daemon::connect(config, sandbox).await?.server().await?, ran))
+    })?;
+    let what = if ran { "runs already" } else { "started" };
+    terminal.err(&format!("✓ Server {what} (pid {})\n", info.pid));
+    Ok(0)
+}
+
+/// Stops the server if it runs, and waits until it is gone.
+pub fn stop(config: &Config, terminal: &dyn Terminal) -> Result {
+    let pid = daemon::holder(config);
+    match (block_on(daemon::stop(config))?, pid) {
+        (Some(info), _) => terminal.err(&format!("✓ Server stopped (pid {})\n", info.pid)),
+        (None, Some(pid)) => terminal.err(&format!("✓ Server stopped (pid {pid})\n")),
+        (None, None) => terminal.err("No server is running.\n"),
+    }
+    Ok(0)
+}
+
+/// The last `lines` of the server's log.
+pub fn logs(config: &Config, terminal: &dyn Terminal, lines: usize) -> Result {
+    let path = config.log();
+    let text = match tail(&path, lines) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            terminal.err(&format!("There is no log yet: no server has run on {}.\n", config.home.display()));
+            return Ok(0);
+        }
+        Err(error) => return Err(Report::io(&error)),
+    };
+    let text = if terminal.out_is_terminal() { render::clean(&text) } else { text };
+    terminal.out(&text).map(|()| 0).map_err(|error| Report::io(&error))
+}
+
+fn tail(path: &std::path::Path, lines: usize) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let all: Vec<&str> = text.lines().collect();
+    let mut last = String::new();
+    for line in &all[all.len().saturating_sub(lines)..] {
+        let _ = writeln!(last, "{line}");
+    }
+    Ok(last)
+}
+
+fn to_json(info: &ServerInfo) -> serde_json::Value {
+    let info = ServerInfo { started_at: info.started_at.whole_seconds(), ..info.clone() };
+    let mut fields = json!({ "running": true });
+    if let (Some(fields), Ok(serde_json::Value::Object(info))) =
+        (fields.as_object_mut(), serde_json::to_value(info))
+    {
+        fields.extend(info);
+    }
+    fields
+}
+
+fn table(info: &ServerInfo, now: Timestamp) -> String {
+    let isolation = match (&info.isolation, &info.sandbox_error) {
+        (Some(isolation), _) => isolation.as_str().to_owned(),
+        (None, Some(error)) => error.clone(),
+        (None, None) => "unknown".to_owned(),
+    };
+    render::fields(&[
+        ("Running", "yes".to_owned()),
+        ("PID", info.pid.to_string()),
+        ("Version", format!("{} (build {})", info.version, info.build)),
+        ("Started", format!("{} ({})", render::ago(info.started_at, now), render::moment(info.started_at))),
+        ("Sessions", info.sessions.to_string()),
+        ("Active runs", info.active_runs.to_string()),
+        ("Isolation", isolation),
+        ("Home", info.home.clone()),
+        ("Socket", info.socket.clone()),
+    ])
+}
+
+fn pretty(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn block_on<T>(work: impl Future<Output = crate::client::Result<T>>) -> std::result::Result<T, Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Report::io(&error))?;
+    runtime.block_on(work).map_err(|error| Report::from(&error))
+}

@@ -1,0 +1,297 @@
+//! The server process: lock, store, sandbox, platform, socket; then until a signal, a stop or idleness.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::lock::Lock;
+use super::{Report, START, private_folder, process, version};
+use crate::client::socket_address;
+use crate::config::{Config, SandboxChoice};
+use crate::harness::Limits;
+use crate::platform::{self, Platform};
+use crate::sandbox::{self, Spawner};
+use crate::server::{Identity, MAX_ARCHIVE, Server};
+use crate::store::{Store, StoreError};
+use crate::wire::Timestamp;
+
+/// How often it is looked at whether sessions are due to expire.
+const EXPIRY: Duration = Duration::from_secs(30);
+/// How long a running turn gets when the server stops.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long an agent gets to leave by itself.
+const END_GRACE: Duration = Duration::from_secs(2);
+/// How long a cancelled agent gets to wait for input again.
+const CANCEL_GRACE: Duration = Duration::from_secs(2);
+/// How long open streams get after the last run has ended.
+const STREAMS: Duration = Duration::from_secs(2);
+
+/// How to serve.
+#[derive(Clone, Debug, Default)]
+pub struct Serve {
+    /// Where to listen; the home's own socket if not given.
+    pub socket: Option<PathBuf>,
+    /// In the background: waits for an earlier server to go, reports on stdout, exits when idle.
+    pub background: bool,
+}
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("A server runs already on {home} (pid {pid})", home = home.display())]
+    AlreadyRunning { home: PathBuf, pid: u32 },
+    #[error("cannot use {path}: {source}", path = path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("cannot listen on {path}: {reason}", path = path.display())]
+    Socket { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Platform(#[from] platform::Error),
+    #[error("the server failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl ServeError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::AlreadyRunning { .. } => Some(
+                "Use it, stop it with superserve server stop, or set SUPERSERVE_HOME to another folder."
+                    .to_owned(),
+            ),
+            Self::Folder { .. } => Some("Set SUPERSERVE_HOME to a folder that you may write.".to_owned()),
+            Self::Socket { .. } => Some("Give another path with --socket.".to_owned()),
+            Self::Store(error) => error.hint(),
+            Self::Platform(error) => error.hint(),
+            Self::Io(_) => None,
+        }
+    }
+}
+
+/// Serves until a signal, a stop or idleness ends it.
+pub fn serve(config: &Config, options: &Serve) -> Result<(), ServeError> {
+    if options.background {
+        // A terminal that closes takes its session's processes with it; the server is none of them.
+        let _ = rustix::process::setsid();
+    }
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    raise_open_files();
+    start_logging();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(run(config, options));
+    if let (true, Err(error)) = (options.background, &ended) {
+        tracing::error!("{error}");
+        report(&Report::Failed { message: error.to_string(), hint: error.hint() })?;
+    }
+    runtime.shutdown_timeout(STREAMS);
+    ended
+}
+
+async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
+    private_folder(&config.home)
+        .map_err(|source| ServeError::Folder { path: config.home.clone(), source })?;
+    let lock = lock(config, options).await?;
+    let mut signals = Signals::new()?;
+    let shared = lock.share()?;
+    let spawner = Spawner::new(Arc::new(move || process::start_spawner(shared.try_clone()?)));
+    let choice = match config.sandbox {
+        SandboxChoice::Auto => sandbox::Choice::Auto,
+        SandboxChoice::Native => sandbox::Choice::Native,
+        SandboxChoice::None => sandbox::Choice::None,
+    };
+    let sandbox = sandbox::open(choice, spawner, &config.home, config.uid_base).await;
+    if let Err(refusal) = &sandbox {
+        tracing::warn!("{refusal}. {}", refusal.remedy);
+    }
+    let store = Store::open(&config.database()).await?;
+    let platform = Platform::open(platform_options(config), store, sandbox, config.clock.clone()).await?;
+    let listening = Listening::bind(options.socket.clone().unwrap_or_else(|| config.socket()))?;
+    let stop = CancellationToken::new();
+    let identity = Identity {
+        version: version(),
+        pid: std::process::id(),
+        socket: listening.path.display().to_string(),
+        home: config.home.display().to_string(),
+        started_at: Timestamp::from_millis(config.clock.now_millis()),
+    };
+    let server = Server::new(platform.clone(), identity, stop.clone());
+    tracing::info!("listening on {}", listening.path.display());
+    if options.background {
+        report(&Report::Ready)?;
+    }
+    let no_more = CancellationToken::new();
+    let serving = tokio::spawn({
+        let router = server.clone().router();
+        let listener = listening.listener;
+        axum::serve(listener, router).with_graceful_shutdown(no_more.clone().cancelled_owned()).into_future()
+    });
+    let why = tokio::select! {
+        name = signals.next() => name,
+        () = stop.cancelled() => "asked to stop",
+        () = idle(&server, &platform, config.idle_exit.filter(|_| options.background)) => "idle",
+        () = expire(&platform) => "expiry failed",
+    };
+    tracing::info!("stopping: {why}");
+    // First the socket, so that a command that comes now starts a server of its own, which waits for our lock.
+    let _ = std::fs::remove_file(&listening.path);
+    no_more.cancel();
+    platform.shut_down().await;
+    let _ = tokio::time::timeout(STREAMS, serving).await;
+    Ok(())
+}
+
+fn platform_options(config: &Config) -> platform::Options {
+    platform::Options {
+        home: config.home.clone(),
+        limits: Limits {
+            quiet: config.turn_quiet,
+            turn: config.turn_timeout,
+            startup: config.startup_timeout,
+            cancel_grace: CANCEL_GRACE,
+        },
+        expire_after: config.expire_after,
+        uid_base: config.uid_base,
+        end_grace: END_GRACE,
+        drain: DRAIN,
+        max_upload: MAX_ARCHIVE as u64,
+        path: config.search_path.clone(),
+    }
+}
+
+async fn lock(config: &Config, options: &Serve) -> Result<Lock, ServeError> {
+    let path = config.home.join("server.lock");
+    let folder = |source| ServeError::Folder { path: path.clone(), source };
+    let lock = if options.background {
+        Lock::wait(&path, START).await.ok()
+    } else {
+        Lock::take(&path).map_err(folder)?
+    };
+    let Some(mut lock) = lock else {
+        let pid = super::holder(config).unwrap_or(0);
+        return Err(ServeError::AlreadyRunning { home: config.home.clone(), pid });
+    };
+    lock.sign(std::process::id()).map_err(folder)?;
+    Ok(lock)
+}
+
+/// Never answers while the server is of use.
+async fn idle(server: &Server, platform: &Platform, after: Option<Duration>) {
+    let Some(after) = after else { return std::future::pending().await };
+    let mut ticks =
+        tokio::time::interval((after / 4).clamp(Duration::from_millis(50), Duration::from_secs(10)));
+    loop {
+        ticks.tick().await;
+        if server.quiet_for() < after {
+            continue;
+        }
+        let activity = platform.activity().await;
+        if activity.active_runs == 0 && activity.live_agents == 0 {
+            return;
+        }
+    }
+}
+
+async fn expire(platform: &Platform) {
+    let mut ticks = tokio::time::interval(EXPIRY);
+    loop {
+        ticks.tick().await;
+        platform.expire_due().await;
+    }
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hang_up.recv() => "SIGHUP",
+        }
+    }
+}
+
+/// A bound socket.
+struct Listening {
+    path: PathBuf,
+    listener: UnixListener,
+    /// Held open while a long path is reached through it.
+    _folder: Option<OwnedFd>,
+}
+
+impl Listening {
+    fn bind(path: PathBuf) -> Result<Self, ServeError> {
+        let failed = |reason: String| ServeError::Socket { path: path.clone(), reason };
+        let io = |error: io::Error| failed(error.to_string());
+        let path = std::path::absolute(&path).map_err(io)?;
+        let folder = super::parent(&path);
+        if !folder.exists() {
+            private_folder(&folder).map_err(io)?;
+        }
+        let (address, held) = socket_address(&path).map_err(io)?;
+        remove_stale(&path, &address).map_err(failed)?;
+        let listener = UnixListener::bind(&address).map_err(io)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+        Ok(Self { path: path.clone(), listener, _folder: held })
+    }
+}
+
+/// Removes a socket that a dead server left behind: only a socket, and only if a connection is refused.
+fn remove_stale(path: &Path, address: &Path) -> Result<(), String> {
+    let Ok(meta) = path.symlink_metadata() else { return Ok(()) };
+    if !meta.file_type().is_socket() {
+        return Err("something else than a socket is there".to_owned());
+    }
+    match std::os::unix::net::UnixStream::connect(address) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+        Ok(_) => Err("another server listens there".to_owned()),
+    }
+}
+
+/// Tells the command that started us, and gives stdout back, so that nobody waits for us.
+fn report(report: &Report) -> io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    let null = File::options().write(true).open("/dev/null")?;
+    // If the command has gone away, nobody needs the report.
+    let _ = io::stdout().write_all(&line).and_then(|()| io::stdout().flush());
+    rustix::stdio::dup2_stdout(null)?;
+    Ok(())
+}
+
+/// A session holds several files open; the soft limit is made for programs that use select().
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::new("info");
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).try_init();
+}
