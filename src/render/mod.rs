@@ -1,1 +1,29 @@
 //! Values to text: tables, details, ages. Returns text, never prints.
+
+mod age;
+mod agent;
+mod escape;
+mod json;
+mod session;
+mod table;
+
+pub use age::{ago, duration, moment, span};
+pub use agent::{agent, agents};
+pub use escape::{Cleaner, clean, clean_line};
+pub use json::{pretty, session_json};
+pub use session::{message, session, sessions};
+pub use table::{fields, rows};
+
+use crate::wire::Timestamp;
+
+/// How a text is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Columns of the terminal; `None` if there is none, and nothing is fitted.
+    pub width: Option<usize>,
+    pub colour: bool,
+    /// Titles are cut to 50 columns, or fewer on a narrow terminal.
+    pub truncate: bool,
+    /// What ages count to.
+    pub now: Timestamp,
+}

@@ -1,0 +1,240 @@
+//! Sessions and their messages.
+
+use comfy_table::{Attribute, Cell, Color};
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
+
+use super::table::{coloured, columns, fields};
+use super::{Style, ago, clean, clean_line, moment};
+use crate::wire::{Message, Role, Session, SessionId, Status, Timestamp};
+
+/// The most columns of a title in a list.
+const TITLE: usize = 50;
+/// A title is never cut to fewer, however narrow the terminal.
+const NARROWEST: usize = 10;
+
+/// The list: a row a session; without the agent's column if all are of one agent.
+pub fn sessions(sessions: &[Session], style: &Style, agent_column: bool) -> String {
+    let mut header = vec!["ID", "Agent", "Title", "Status", "Msgs", "Last Active"];
+    if !agent_column {
+        header.remove(1);
+    }
+    let title = title_width(sessions, style, agent_column);
+    let rows = sessions
+        .iter()
+        .map(|session| {
+            let mut row = vec![Cell::new(session.id.short())];
+            if agent_column {
+                row.push(Cell::new(agent_name(session)));
+            }
+            row.extend([
+                Cell::new(shorten(&title_of(session), title)),
+                status(session.status),
+                Cell::new(session.message_count.to_string()),
+                Cell::new(ago(active_at(session), style.now)),
+            ]);
+            row
+        })
+        .collect();
+    columns(&header, rows, style.colour)
+}
+
+/// One session; rows without a value are left out.
+pub fn session(session: &Session, style: &Style) -> String {
+    let mut rows = vec![
+        ("ID", session.id.to_string()),
+        ("Agent", format!("{} ({})", agent_name(session), session.agent_id)),
+        ("Status", session.status.as_str().to_uppercase()),
+        ("Messages", session.message_count.to_string()),
+        ("Created", moment(session.created_at)),
+    ];
+    let title = title_of(session);
+    if !title.is_empty() {
+        rows.push(("Title", title));
+    }
+    let dated = |at: Timestamp| format!("{} ({})", ago(at, style.now), moment(at));
+    rows.extend(session.last_activity_at.map(|at| ("Last Active", dated(at))));
+    rows.extend(session.ended_at.map(|at| ("Ended", dated(at))));
+    rows.extend(session.end_reason.map(|reason| ("End Reason", reason.as_str().to_owned())));
+    rows.extend(session.expires_at.map(|at| ("Expires", moment(at))));
+    rows.extend(session.isolation.map(|isolation| ("Isolation", isolation.as_str().to_owned())));
+    rows.extend(session.error.clone().map(|error| ("Error", error)));
+    if style.colour {
+        let cells = rows
+            .into_iter()
+            .map(|(name, value)| {
+                let value =
+                    if name == "Status" { status(session.status) } else { Cell::new(clean_line(&value)) };
+                vec![Cell::new(name), value]
+            })
+            .collect();
+        return columns(&["Field", "Value"], cells, true);
+    }
+    fields(&rows)
+}
+
+/// One entry of a transcript: who, when, and the text below.
+pub fn message(message: &Message) -> String {
+    let who = match message.role {
+        Role::Agent => "Agent",
+        Role::User => "You",
+    };
+    let cut = if message.partial { " (cut short)" } else { "" };
+    format!("{who}, {}{cut}\n{}\n", moment(message.at), clean(message.content.trim_end_matches('\n')))
+}
+
+fn agent_name(session: &Session) -> String {
+    clean_line(session.agent_name.as_deref().unwrap_or(session.agent_id.as_str()))
+}
+
+fn title_of(session: &Session) -> String {
+    clean_line(session.title.as_deref().unwrap_or_default()).trim().to_owned()
+}
+
+fn active_at(session: &Session) -> Timestamp {
+    session.last_activity_at.unwrap_or(session.created_at)
+}
+
+fn status(status: Status) -> Cell {
+    let word = status.as_str().to_uppercase();
+    match status {
+        Status::Active => coloured(&word, Some(Color::Green)),
+        Status::Completed => coloured(&word, Some(Color::Blue)),
+        Status::Ended => coloured(&word, None).add_attribute(Attribute::Dim),
+        Status::Failed => coloured(&word, Some(Color::Red)),
+        Status::Idle | Status::Pending => coloured(&word, Some(Color::Yellow)),
+    }
+}
+
+/// How many columns a title gets: 50, or what a narrower terminal leaves.
+fn title_width(sessions: &[Session], style: &Style, agent_column: bool) -> Option<usize> {
+    if !style.truncate {
+        return None;
+    }
+    let Some(width) = style.width else { return Some(TITLE) };
+    let widest = |header: &str, text: &dyn Fn(&Session) -> String| {
+        sessions.iter().map(|session| text(session).width()).max().unwrap_or(0).max(header.len()) + 2
+    };
+    let agent = if agent_column { widest("Agent", &agent_name) } else { 0 };
+    let others = SessionId::SHORT
+        + 2
+        + agent
+        + widest("Status", &|session| session.status.as_str().to_owned())
+        + widest("Msgs", &|session| session.message_count.to_string())
+        + widest("Last Active", &|session| ago(active_at(session), style.now));
+    // The last column needs no room after it, the title's own does: the two cancel out.
+    Some(width.saturating_sub(others).clamp(NARROWEST, TITLE))
+}
+
+/// A text cut on a grapheme to at most `width` columns, `...` inside them.
+fn shorten(text: &str, width: Option<usize>) -> String {
+    const DOTS: &str = "...";
+    let Some(width) = width.filter(|width| text.width() > *width) else { return text.to_owned() };
+    let room = width.saturating_sub(DOTS.len());
+    let mut short = String::new();
+    let mut used = 0;
+    for grapheme in text.graphemes(true) {
+        used += grapheme.width();
+        if used > room {
+            break;
+        }
+        short.push_str(grapheme);
+    }
+    short.truncate(short.trim_end().len());
+    short + DOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Vec<Session> {
+        let row = |id: &str, agent: &str, title: &str, status, messages, active: &str| Session {
+            id: format!("ses_{id:0<32}").parse().expect("an ID"),
+            agent_id: "agt_abc123def456".parse().expect("an ID"),
+            agent_name: Some(agent.to_owned()),
+            status,
+            title: Some(title.to_owned()),
+            message_count: messages,
+            created_at: "2026-03-09T10:15:00Z".parse().expect("a time"),
+            last_activity_at: Some(active.parse().expect("a time")),
+            idle_timeout_seconds: None,
+            expires_at: None,
+            ended_at: None,
+            end_reason: None,
+            error: None,
+            isolation: None,
+        };
+        vec![
+            row(
+                "5a3f7b9c2e1d4f6a8b0c9d1e2f3a4b5c",
+                "my-agent",
+                "What is the capital of France?",
+                Status::Active,
+                3,
+                "2026-03-09T10:17:00Z",
+            ),
+            row(
+                "8d4e6f1a3b2c",
+                "test-agent",
+                "Write a Python script\u{1b}[31m\r\nnow",
+                Status::Idle,
+                1,
+                "2026-03-09T09:19:00Z",
+            ),
+            row("9e5f7a2b4c3d", "my-agent", "Debug my code", Status::Ended, 5, "2026-03-07T10:00:00Z"),
+        ]
+    }
+
+    fn style(width: Option<usize>) -> Style {
+        Style { width, colour: false, truncate: true, now: "2026-03-09T10:19:00Z".parse().expect("a time") }
+    }
+
+    #[test]
+    fn the_list_as_on_the_page() {
+        assert_eq!(
+            sessions(&sample(), &style(None), true),
+            "ID            Agent       Title                           Status  Msgs  Last Active\n\
+             5a3f7b9c2e1d  my-agent    What is the capital of France?  ACTIVE  3     2 minutes ago\n\
+             8d4e6f1a3b2c  test-agent  Write a Python script now       IDLE    1     1 hour ago\n\
+             9e5f7a2b4c3d  my-agent    Debug my code                   ENDED   5     2 days ago\n"
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_cuts_titles() {
+        let text = sessions(&sample(), &style(Some(77)), true);
+        assert!(text.contains("What is the capital..."), "{text}");
+        assert!(text.lines().all(|line| line.width() <= 77), "{text}");
+    }
+
+    #[test]
+    fn one_session_as_on_the_page() {
+        assert_eq!(
+            session(&sample()[0], &style(None)),
+            "Field        Value\n\
+             ID           ses_5a3f7b9c2e1d4f6a8b0c9d1e2f3a4b5c\n\
+             Agent        my-agent (agt_abc123def456)\n\
+             Status       ACTIVE\n\
+             Messages     3\n\
+             Created      2026-03-09 10:15:00 UTC\n\
+             Title        What is the capital of France?\n\
+             Last Active  2 minutes ago (2026-03-09 10:17:00 UTC)\n"
+        );
+    }
+
+    #[test]
+    fn titles_are_cut_on_a_grapheme_with_the_dots_inside() {
+        assert_eq!(shorten(&"x".repeat(50), Some(50)), "x".repeat(50));
+        assert_eq!(shorten(&"x".repeat(51), Some(50)), "x".repeat(47) + "...");
+        assert_eq!(shorten(&"日".repeat(30), Some(50)), "日".repeat(23) + "...");
+        assert_eq!(shorten(&"👨‍👩‍👧".repeat(30), Some(9)), "👨‍👩‍👧👨‍👩‍👧👨‍👩‍👧...");
+    }
+
+    #[test]
+    fn statuses_have_colours_only_where_they_are_wanted() {
+        let coloured = sessions(&sample(), &Style { colour: true, ..style(None) }, true);
+        assert!(coloured.contains("\u{1b}["), "{coloured:?}");
+        assert!(!sessions(&sample(), &style(None), true).contains('\u{1b}'));
+    }
+}
