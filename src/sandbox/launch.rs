@@ -77,13 +77,12 @@ pub(super) fn restrict_mount(tree: impl AsFd, attributes: u64) -> rustix::io::Re
 }
 
 /// Gives every signal its default action, as a server that was started with `nohup` or `&` has some ignored; SIGPIPE
-/// stays ignored, and is reset for the agent when it is exec'd.
+/// is ignored, and is reset for the agent when it is exec'd.
 pub(super) fn reset_signals() {
     for signal in 1..=libc::SIGRTMAX() {
-        if signal != libc::SIGPIPE {
-            // SAFETY: the default action involves no code of ours; numbers that can't be set are refused.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
-        }
+        let action = if signal == libc::SIGPIPE { libc::SIG_IGN } else { libc::SIG_DFL };
+        // SAFETY: neither action involves code of ours; numbers that can't be set are refused.
+        unsafe { libc::signal(signal, action) };
     }
 }
 

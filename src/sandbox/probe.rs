@@ -114,3 +114,46 @@ fn remedy(failure: &Failure, machine: Machine) -> String {
     };
     format!("{what}, {GO_ON}.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(step: &str, errno: i32) -> Failure {
+        Failure { step: step.to_owned(), errno, refused: true }
+    }
+
+    #[test]
+    fn each_refusal_has_its_remedy() {
+        let plain = Machine::default();
+        let ubuntu = Machine { apparmor_restricts: true, ..plain };
+        let debian = Machine { clone_off: true, ..plain };
+        for (step, errno, machine, says) in [
+            ("user namespace", libc::EPERM, plain, "--security-opt seccomp=unconfined"),
+            ("user namespace", libc::EPERM, debian, "kernel.unprivileged_userns_clone=1"),
+            ("user namespace", libc::ENOSPC, plain, "user.max_user_namespaces="),
+            ("user namespace", libc::EUSERS, plain, "user.max_user_namespaces="),
+            ("user namespace", libc::EINVAL, plain, "Use a kernel with"),
+            ("uid map", libc::EACCES, ubuntu, "kernel.apparmor_restrict_unprivileged_userns=0"),
+            ("host name", libc::EPERM, ubuntu, "kernel.apparmor_restrict_unprivileged_userns=0"),
+            ("loopback", libc::EPERM, ubuntu, "kernel.apparmor_restrict_unprivileged_userns=0"),
+            ("mount /proc", libc::EPERM, plain, "systempaths=unconfined"),
+            ("mount /proc", libc::EPERM, ubuntu, "systempaths=unconfined"),
+            ("mount /usr", libc::ENOSYS, plain, "Linux 5.12"),
+            ("pivot_root", libc::EINVAL, plain, "See why"),
+        ] {
+            let remedy = remedy(&failure(step, errno), machine);
+            assert!(remedy.contains(says), "{step} {errno}: {remedy}");
+            assert!(remedy.ends_with(", or go on without isolation: --sandbox none."), "{remedy}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_tells_the_step_and_the_systems_words() {
+        let refusal = refusal(&failure("user namespace", libc::ENOSPC));
+        assert_eq!(
+            refusal.to_string(),
+            "this machine refuses the sandbox: user namespace: No space left on device (os error 28)"
+        );
+    }
+}
