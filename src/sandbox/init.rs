@@ -46,6 +46,8 @@ pub(super) struct Inherited {
 /// Runs the whole life of a sandbox; answers with the exit code of this process.
 pub(super) fn run(mut inherited: Inherited) -> i32 {
     let isolated = inherited.order.isolated;
+    // Only for those who look at the machine's processes.
+    let _ = rustix::thread::set_name(c"superserve-init");
     let prepared = match isolated {
         true => prepare(&mut inherited),
         false => prepare_bare(&inherited),
@@ -125,6 +127,9 @@ fn prepare(inherited: &mut Inherited) -> Result<bool, Report> {
     limit()?;
     rustix::process::setsid().broken("start a process session")?;
     drop_rights()?;
+    // The agent has this process's uid, and must neither trace it nor read the server's environment in it. Being
+    // exec'd makes the agent itself open to its owner again.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).broken("hide the init")?;
     rustix::process::chdir("/workspace").broken("enter /workspace")?;
     Ok(true)
 }
@@ -259,8 +264,6 @@ fn exec(inherited: &Inherited) -> i32 {
 
 /// Reaps and obeys until the agent's main process has ended or the server has let go.
 fn mind(control: &OwnedFd, children: &OwnedFd, agent: Pid) -> io::Result<()> {
-    // Nobody but the server's user looks into this process.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     report(control, &Report::Started, &[])?;
     loop {
         let mut waiting = [PollFd::new(control, PollFlags::IN), PollFd::new(children, PollFlags::IN)];

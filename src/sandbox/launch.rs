@@ -50,7 +50,8 @@ pub(super) fn spawn(flags: i32, child: impl FnOnce() -> i32) -> io::Result<(Pid,
         // SAFETY: ends this process at once; no destructors or exit handlers of the copied memory may run.
         unsafe { libc::_exit(code) }
     }
-    match Pid::from_raw(i32::try_from(pid).unwrap_or(-1)).filter(|_| pid > 0) {
+    // Pid::from_raw panics at less than 0.
+    match i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) {
         // SAFETY: the kernel has just made this descriptor, close-on-exec, for us alone.
         Some(pid) => Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
         None => Err(io::Error::last_os_error()),

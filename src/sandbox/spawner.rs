@@ -102,6 +102,9 @@ pub fn spawner_main() -> i32 {
     // Away from the terminal whose Ctrl-C is for the server alone. Fails if this process leads a group already, and
     // then Ctrl-C doesn't reach it anyway.
     let _ = rustix::process::setsid();
+    // Only for those who look at the machine's processes, and so as to keep no folder busy.
+    let _ = rustix::thread::set_name(c"superserve-spwn");
+    let _ = rustix::process::chdir("/");
     let trees = Trees { privileged: is_privileged(), roots: HashSet::new() };
     match trees.serve(socket) {
         Ok(()) => 0,

@@ -31,13 +31,42 @@ const PATIENCE: Duration = Duration::from_secs(20);
 static BECOME_SPAWNER: extern "C" fn() = {
     #[expect(clippy::disallowed_methods, reason = "stands in for main")]
     extern "C" fn become_spawner() {
-        if std::env::var_os(SPAWNER_VARIABLE).is_some() {
-            std::process::exit(spawner_main());
+        match std::env::var(SPAWNER_VARIABLE).as_deref() {
+            Err(_) => return,
+            Ok("no-namespaces") => allow_no_namespaces(),
+            Ok("masked-proc") => mask_proc(),
+            Ok(_) => {}
         }
+        std::process::exit(spawner_main());
     }
     become_spawner
 };
 const SPAWNER_VARIABLE: &str = "SUPERSERVE_TEST_SPAWNER";
+
+/// What a machine's owner does who sets user.max_user_namespaces to 0.
+fn allow_no_namespaces() {
+    unshare(rustix::thread::UnshareFlags::NEWUSER);
+    fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
+}
+
+/// What a container does that hides a part of /proc.
+fn mask_proc() {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    unshare(rustix::thread::UnshareFlags::NEWUSER | rustix::thread::UnshareFlags::NEWNS);
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    mount("tmpfs", "/proc/sys", "tmpfs", MountFlags::RDONLY, None).unwrap();
+}
+
+/// Makes this process, which has one thread, root in new namespaces.
+fn unshare(namespaces: rustix::thread::UnshareFlags) {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    #[expect(unsafe_code, reason = "rustix warns of UnshareFlags::FILES")]
+    // SAFETY: the descriptors stay shared.
+    unsafe { rustix::thread::unshare_unsafe(namespaces) }.unwrap();
+    fs::write("/proc/self/setgroups", "deny").unwrap();
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1")).unwrap();
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).unwrap();
+}
 
 /// Whose server it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +93,11 @@ struct Stage {
 
 impl Stage {
     fn new(server: Server) -> Self {
+        Self::on(server, "as-it-is")
+    }
+
+    /// On a machine as the spawner makes it for itself.
+    fn on(server: Server, machine: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let pids = Arc::new(Mutex::new(Vec::new()));
         let started = pids.clone();
@@ -76,7 +110,7 @@ impl Stage {
             let mut command = std::process::Command::new(std::env::current_exe()?);
             command
                 .arg(format!("spawner-of-{}-", std::process::id()))
-                .env(SPAWNER_VARIABLE, "1")
+                .env(SPAWNER_VARIABLE, machine)
                 .stdin(Stdio::from(theirs))
                 .stdout(Stdio::null());
             if server == Server::Nobody {
@@ -288,6 +322,7 @@ async fn what_the_kernel_cannot_take_is_named() {
         (Spec { env: vec![("A=B".into(), "c".into())], ..spec() }, "\"A=B\""),
         (Spec { env: vec![("A".into(), "\0".into())], ..spec() }, "\"A\""),
         (Spec { read_only: vec!["/etc".into()], ..spec() }, "/etc"),
+        (Spec { workspace: "relative".into(), ..spec() }, "relative"),
         (Spec { workspace: stage.path("missing"), ..spec() }, "missing"),
         (Spec { read_only: vec![stage.path("absent")], ..spec() }, "absent"),
     ] {
@@ -472,6 +507,56 @@ async fn signals_reach_the_agent() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_at_the_last_moment_hides_no_exit() {
+    let stage = Stage::new(Server::Me);
+    for sandbox in [&stage.native() as &dyn Sandbox, &stage.none()] {
+        for _ in 0..10 {
+            let process =
+                stage.start(sandbox, &["sh", "-c", "trap '' INT; echo up; read line; exit 7"]).await;
+            assert_eq!(read_line(&process.stdout).await, "up");
+            drop(process.stdin);
+            let ended = std::sync::atomic::AtomicBool::new(false);
+            let exit = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                        process.tree.interrupt();
+                    }
+                });
+                let exit = tokio::task::block_in_place(|| {
+                    tokio::runtime::Handle::current().block_on(process.tree.exited())
+                });
+                ended.store(true, std::sync::atomic::Ordering::Relaxed);
+                exit
+            });
+            assert_eq!(exit, Exit::Code(7), "{}", sandbox.name());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_refuses_is_told_from_one_that_fails() {
+    for &server in servers() {
+        for (machine, step, remedy) in [
+            ("no-namespaces", "user namespace", "user.max_user_namespaces"),
+            ("masked-proc", "mount /proc", "systempaths=unconfined"),
+        ] {
+            let stage = Stage::on(server, machine);
+            match stage.native().start(&stage.spec(&["true"])).await {
+                Err(StartError::Refused(refusal)) => {
+                    assert_eq!(refusal.step, step, "{server:?} {refusal:?}");
+                    assert!(refusal.remedy.contains(remedy), "{refusal:?}");
+                }
+                other => panic!("{machine}: {:?}", other.map(|process| process.tree.root())),
+            }
+            // What is asked for by name still works, and the best is never replaced by it in silence.
+            assert_eq!(stage.run(&stage.none(), "echo on").await.0, "on\n");
+            let refused = open(Choice::Auto, stage.spawner.clone(), stage.folder.path(), SESSION).await.err();
+            assert!(server == Server::Nobody || refused.unwrap().remedy.contains("--sandbox none"));
+        }
+    }
+}
+
 #[tokio::test]
 async fn init_reaps_what_others_leave() {
     for &server in servers() {
@@ -644,6 +729,14 @@ async fn an_isolated_agent_has_only_its_own() {
             ("mount -t tmpfs x /tmp 2>/dev/null || echo refused", "refused\n"),
             ("umask; ps -o pgid= -p $$ | tr -d ' '", "0022\n2\n"),
             ("cat /proc/1/environ 2>/dev/null | wc -c; ls /proc/1/fd 2>/dev/null | wc -l", "0\n0\n"),
+            (
+                "unshare -Urm sh -c 'mount -o remount,rw,bind /run/superserve || umount /run/superserve' 2>/dev/null || echo refused",
+                "refused\n",
+            ),
+            (
+                "unshare -Urm sh -c 'mount -o remount,rw,bind / && touch /x' 2>/dev/null || echo refused",
+                "refused\n",
+            ),
             ("sleep 0.01 | cat; kill -9 1; echo alive", "alive\n"),
         ] {
             let (text, _) = stage.run(&native, script).await;

@@ -94,6 +94,11 @@ fn check(spec: &Spec) -> Result<(), StartError> {
             "environment variable {key:?} can't be set: it holds a NUL character or its name is not one"
         ));
     }
+    if let Some(path) =
+        [&spec.workspace, &spec.home, &spec.runtime].into_iter().find(|path| path.is_relative())
+    {
+        return invalid(format!("{} is not an absolute path", path.display()));
+    }
     if let Some(path) = spec.read_only.iter().find(|path| !super::mounts::may_show(path)) {
         return invalid(format!(
             "{} can't be shown inside the sandbox: it would hide a part of it",
@@ -127,7 +132,8 @@ async fn next(control: &AsyncFd<OwnedFd>) -> io::Result<Option<(Report, Vec<Owne
     loop {
         let mut ready = control.readable().await?;
         match ready.try_io(|socket| Ok(receive(socket)?)) {
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            // The other end went with a command unread. What it had said before is still to be read.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {}
             Ok(received) => {
                 let (bytes, fds) = received?;
                 if bytes.is_empty() {
