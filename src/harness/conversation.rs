@@ -21,6 +21,10 @@ use crate::sandbox::{Exit, Process, Tree};
 /// Between turns the agent's output is only logged, and not faster than one piece in this time.
 const BETWEEN: Duration = Duration::from_millis(5);
 
+/// The runtime's timers go by whole milliseconds and come up to one late, which is much where two make a turn's end.
+/// So they are asked for that much earlier; the one that comes too early is asked for again.
+const LATE: Duration = Duration::from_micros(900);
+
 /// A conversation. Dropping it kills the agent and all that it started.
 pub struct Conversation {
     stdin: Sink,
@@ -382,7 +386,11 @@ impl Conversation {
         };
         let time = async {
             match wait.until {
-                Some(until) => tokio::time::sleep_until(until).await,
+                Some(until) => {
+                    let early = until.checked_sub(LATE).filter(|early| *early > Instant::now());
+                    let at = early.unwrap_or(until);
+                    tokio::time::sleep_until(at).await;
+                }
                 None => std::future::pending().await,
             }
         };

@@ -31,6 +31,8 @@ pub struct Tcp {
     pub state: u8,
     pub last_sent: u32,
     pub last_received: u32,
+    /// It has sent data and never got any.
+    pub unanswered: bool,
 }
 
 /// The state of a TCP socket.
@@ -60,6 +62,7 @@ pub fn tcp(socket: BorrowedFd<'_>) -> io::Result<Tcp> {
         state: info.tcpi_state,
         last_sent: info.tcpi_last_data_sent,
         last_received: info.tcpi_last_data_recv,
+        unanswered: info.tcpi_data_segs_out > 0 && info.tcpi_bytes_received == 0,
     })
 }
 
@@ -86,8 +89,13 @@ mod tests {
         assert_eq!(tcp(listener.as_fd()).unwrap().state, 10);
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut far, _) = listener.accept().unwrap();
+        assert!(!tcp(near.as_fd()).unwrap().unanswered);
         near.write_all(b"x").unwrap();
         far.read_exact(&mut [0]).unwrap();
-        assert_eq!(tcp(near.as_fd()).unwrap().state, 1);
+        let asked = tcp(near.as_fd()).unwrap();
+        assert_eq!((asked.state, asked.unanswered), (1, true));
+        far.write_all(b"y").unwrap();
+        near.read_exact(&mut [0]).unwrap();
+        assert!(!tcp(near.as_fd()).unwrap().unanswered);
     }
 }

@@ -460,7 +460,7 @@ impl Owner<'_> {
         Some(match tcp.state {
             SYN_SENT | SYN_RECV => Rest::Busy,
             CLOSE | LISTEN => Rest::Asleep,
-            _ if tcp.last_sent < tcp.last_received => Rest::Busy,
+            _ if tcp.last_sent < tcp.last_received || tcp.unanswered => Rest::Busy,
             // The kernel counts in ticks: what was sent and answered within one looks the same either way round.
             _ if tcp.last_sent == tcp.last_received || tcp.last_received < FRESH => Rest::Net,
             _ => Rest::Asleep,

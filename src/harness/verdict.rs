@@ -200,3 +200,151 @@ impl Watch {
         self.step
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: Rules = Rules { quiet: Duration::from_secs(5), certain_only: false };
+
+    fn task(tid: i32, pid: i32, parent: i32, stdin: Stdin, rest: Rest) -> Task {
+        Task { pid, tid, parent, runtime: (1, 1), stdin, rest }
+    }
+
+    fn scan(tasks: &[Task]) -> Result<Scan, Unreadable> {
+        Ok(Scan { tasks: tasks.to_vec(), unread: 0 })
+    }
+
+    /// Sees the same scan whenever the watch asks for one; after how long it gives a sign, and which. `None` within
+    /// a minute means never.
+    fn sign(
+        rules: Rules,
+        ends_line: Option<bool>,
+        mut scan: impl FnMut(u32) -> Result<Scan, Unreadable>,
+    ) -> Option<(Sign, Duration)> {
+        let start = Instant::now();
+        let mut watch = Watch::new(rules, start);
+        for count in 0.. {
+            let now = watch.next();
+            if now - start > Duration::from_secs(60) {
+                return None;
+            }
+            if let Some(sign) = watch.see(scan(count), now, now, ends_line) {
+                return Some((sign, now - start));
+            }
+        }
+        None
+    }
+
+    const READER: (Stdin, Rest) = (Stdin::Reads, Rest::Asleep);
+
+    #[test]
+    fn two_equal_scans_are_needed() {
+        let reader = task(1, 1, 0, READER.0, READER.1);
+        assert_eq!(sign(RULES, None, |_| scan(&[reader])), Some((Sign::Parked, Duration::from_millis(3))));
+        // It runs between all scans: the quiet rule is not for it either, for it is parked each time we look.
+        let runs = |count: u32| scan(&[Task { runtime: (u64::from(count), 1), ..reader }]);
+        assert_eq!(sign(RULES, None, runs).map(|(sign, _)| sign), None);
+        let unread = |_| Ok(Scan { tasks: vec![reader], unread: 1 });
+        assert_eq!(sign(RULES, Some(true), unread), None);
+    }
+
+    #[test]
+    fn a_thread_of_the_reader_may_work_but_no_sibling() {
+        let main = task(2, 2, 1, READER.0, READER.1);
+        let shell = task(1, 1, 0, Stdin::No, Rest::Asleep);
+        let thread = task(3, 2, 1, Stdin::No, Rest::Timed);
+        let child = task(4, 4, 2, Stdin::No, Rest::Busy);
+        let sibling = task(5, 5, 1, Stdin::No, Rest::Timed);
+        let (found, after) = sign(RULES, None, |_| scan(&[shell, main, thread, child])).unwrap();
+        assert_eq!(found, Sign::ParkedMain);
+        assert!(after >= MAIN && after < MAIN * 2, "{after:?}");
+        assert_eq!(Verdict::of(&scan(&[shell, main, sibling])), Verdict::Ambiguous);
+        let certain = Rules { certain_only: true, ..RULES };
+        assert_eq!(sign(certain, None, |_| scan(&[shell, main, thread])), None);
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_stir() {
+        let polls = task(1, 1, 0, Stdin::Waits, Rest::Timed);
+        let quiet = |ends_line| {
+            let (sign, after) = sign(RULES, ends_line, |_| scan(&[polls])).unwrap();
+            assert_eq!(sign, Sign::Quiet);
+            after.as_secs()
+        };
+        assert_eq!((quiet(Some(true)), quiet(Some(false)), quiet(None)), (5, 8, 8));
+        assert_eq!(sign(RULES, Some(true), |_| Err(Unreadable)).map(|(sign, _)| sign), Some(Sign::Quiet));
+        let busy = Task { rest: Rest::Busy, ..task(2, 1, 0, Stdin::No, Rest::Busy) };
+        // Now and then something runs for a moment: no work. Three looks in four it runs: work.
+        let seldom = |count: u32| if count.is_multiple_of(4) { scan(&[polls, busy]) } else { scan(&[polls]) };
+        let often = |count: u32| if count.is_multiple_of(4) { scan(&[polls]) } else { scan(&[polls, busy]) };
+        assert_eq!(sign(RULES, Some(true), seldom).map(|(sign, _)| sign), Some(Sign::Quiet));
+        assert_eq!(sign(RULES, Some(true), often), None);
+    }
+
+    #[test]
+    fn output_begins_everything_anew() {
+        let reader = task(1, 1, 0, READER.0, READER.1);
+        let mut watch = Watch::new(RULES, Instant::now());
+        for _ in 0..20 {
+            let now = watch.next();
+            assert_eq!(watch.see(scan(&[reader]), now, now, None), None);
+            watch.stir(now);
+        }
+    }
+
+    fn any_task() -> impl Strategy<Value = Task> {
+        let stdin = prop_oneof![3 => Just(Stdin::No), 1 => Just(Stdin::Waits), 1 => Just(Stdin::Reads)];
+        let rest = prop_oneof![
+            4 => Just(Rest::Asleep), 1 => Just(Rest::Timed), 1 => Just(Rest::Net), 1 => Just(Rest::Busy)
+        ];
+        (1..5i32, 0..3i32, stdin, rest).prop_map(|(pid, thread, stdin, rest)| {
+            // Process 1 is the first, its children are 2 and 3, and 4 is that of 3.
+            let parent = [0, 0, 1, 1, 3][usize::try_from(pid).unwrap()];
+            task(if thread == 0 { pid } else { pid * 10 + thread }, pid, parent, stdin, rest)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn verdicts_keep_their_word(tasks in proptest::collection::vec(any_task(), 0..8), unread in 0u64..2) {
+            let waits = tasks.iter().any(|task| task.stdin != Stdin::No);
+            let verdict = Verdict::of(&Ok(Scan { tasks: tasks.clone(), unread }));
+            if unread > 0 || !waits {
+                prop_assert_eq!(verdict, Verdict::Busy);
+            }
+            let asleep = tasks.iter().all(|task| task.rest == Rest::Asleep);
+            prop_assert_eq!(verdict == Verdict::Parked, unread == 0 && waits && asleep);
+            match verdict {
+                Verdict::ParkedMain(main) => {
+                    prop_assert!(tasks.iter().any(|task| (task.tid, task.pid, task.stdin) == (main, main, Stdin::Reads)));
+                    let family: &[i32] = [&[][..], &[1, 2, 3, 4], &[2], &[3, 4], &[4]][usize::try_from(main).unwrap()];
+                    // A process whose parent is not in the scan is nobody's family, so only the other way round.
+                    let outside = tasks.iter().filter(|task| !family.contains(&task.pid));
+                    prop_assert!(outside.map(|task| task.rest).all(|rest| rest == Rest::Asleep));
+                }
+                Verdict::Ambiguous => prop_assert!(tasks.iter().all(|task| task.rest != Rest::Busy)),
+                Verdict::Parked | Verdict::Busy => {}
+            }
+        }
+
+        #[test]
+        fn whoever_runs_is_not_parked(tasks in proptest::collection::vec(any_task(), 1..6), steps in proptest::collection::vec(0u64..2, 2..12)) {
+            let start = Instant::now();
+            let mut watch = Watch::new(RULES, start);
+            let (mut runtime, mut slept) = (0, 0);
+            for step in steps {
+                runtime += step;
+                slept = if step == 0 { slept + 1 } else { 0 };
+                let mut tasks = tasks.clone();
+                tasks[0].runtime = (runtime, 1);
+                let now = watch.next();
+                if watch.see(scan(&tasks), now, now, None) == Some(Sign::Parked) {
+                    prop_assert!(slept > 0);
+                }
+            }
+        }
+    }
+}
