@@ -1,0 +1,155 @@
+//! Why a run failed, in the words of its last event.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::harness::OpenError;
+use crate::sandbox::{Exit, Refusal};
+use crate::wire::event::RunError;
+
+/// The agent's stderr, as far as an error shows it: so many lines from its end.
+const STDERR_LINES: usize = 20;
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub code: &'static str,
+    pub message: String,
+    pub stderr: String,
+}
+
+impl Failure {
+    fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), stderr: String::new() }
+    }
+
+    /// The machine refuses the sandbox.
+    pub fn refused(refusal: &Refusal) -> Self {
+        Self::new("sandbox_unavailable", format!("The agent cannot be run: {refusal}. {}", refusal.remedy))
+    }
+
+    /// The program can't be run.
+    pub fn not_runnable(program: &str, source: &std::io::Error) -> Self {
+        let why = match source.kind() {
+            std::io::ErrorKind::NotFound => "there is no such program".to_owned(),
+            std::io::ErrorKind::PermissionDenied => "it is not executable".to_owned(),
+            _ => source.to_string(),
+        };
+        Self::new("startup_failed", format!("The agent cannot be started: cannot run '{program}': {why}"))
+    }
+
+    /// Our own side failed.
+    pub fn own(error: &dyn Display) -> Self {
+        Self::new("startup_failed", format!("The agent cannot be started: {error}"))
+    }
+
+    /// The agent ended or hung before its first message.
+    pub fn not_opened(error: OpenError, limit: Duration) -> Self {
+        match error {
+            OpenError::Exited { exit, stderr } => {
+                let (code, how) = told(exit);
+                Self::new(code, format!("The agent {how} before it read its first message")).with_stderr(&stderr)
+            }
+            OpenError::TimedOut { stderr } => Self::new(
+                "startup_timeout",
+                format!("The agent was not ready for its first message within {} s", limit.as_secs()),
+            )
+            .with_stderr(&stderr),
+            OpenError::Io(error) => Self::own(&error),
+        }
+    }
+
+    /// The agent ended in the middle of a turn.
+    pub fn exited(exit: Exit, stderr: &str) -> Self {
+        let (code, how) = told(exit);
+        Self::new(code, format!("The agent {how}")).with_stderr(stderr)
+    }
+
+    /// The agent says that it failed.
+    pub fn said(message: &str, stderr: &str) -> Self {
+        let message = if message.trim().is_empty() { "The agent reported an error" } else { message };
+        Self::new("agent_error", message).with_stderr(stderr)
+    }
+
+    /// The turn took too long.
+    pub fn timed_out(limit: Duration, stderr: &str) -> Self {
+        Self::new(
+            "timeout",
+            format!("The agent took longer than {} s for its reply and was stopped", limit.as_secs()),
+        )
+        .with_stderr(stderr)
+    }
+
+    /// The agent says more than anybody can read.
+    pub fn too_much(limit: usize) -> Self {
+        Self::new(
+            "output_limit",
+            format!("The agent printed more than {} MiB in one reply and was stopped", limit >> 20),
+        )
+    }
+
+    /// The server goes away.
+    pub fn shutdown() -> Self {
+        Self::new("server_shutdown", "The server shut down before the agent had finished its reply")
+    }
+
+    /// The server went away without a word.
+    pub fn interrupted() -> Self {
+        Self::new("interrupted", "The server was stopped before the agent had finished its reply")
+    }
+
+    /// The store can't be written.
+    pub fn store(error: &dyn Display) -> Self {
+        Self::new("store_unavailable", format!("The reply cannot be stored: {error}"))
+    }
+
+    fn with_stderr(self, stderr: &str) -> Self {
+        let lines: Vec<&str> = stderr.trim_end().lines().collect();
+        let first = lines.len().saturating_sub(STDERR_LINES);
+        Self { stderr: lines.get(first..).unwrap_or_default().join("\n"), ..self }
+    }
+
+    /// What the session shows.
+    pub fn sentence(&self) -> String {
+        if self.stderr.is_empty() { self.message.clone() } else { format!("{}\n{}", self.message, self.stderr) }
+    }
+
+    /// What the run's last event carries.
+    pub fn to_error(&self) -> RunError {
+        RunError {
+            message: self.message.clone(),
+            code: Some(self.code.to_owned()),
+            stderr: Some(self.stderr.clone()).filter(|stderr| !stderr.is_empty()),
+        }
+    }
+}
+
+/// The code of an agent's own end, and how it ended.
+fn told(exit: Exit) -> (&'static str, String) {
+    match exit {
+        Exit::Code(code) => ("agent_exited", format!("exited with code {code}")),
+        Exit::Signal(signal) => match signal_name(signal) {
+            Some(name) => ("agent_crashed", format!("was ended by signal {signal} ({name})")),
+            None => ("agent_crashed", format!("was ended by signal {signal}")),
+        },
+    }
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGILL => "SIGILL",
+        libc::SIGINT => "SIGINT",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGSYS => "SIGSYS",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXFSZ => "SIGXFSZ",
+        _ => return None,
+    })
+}

@@ -1,0 +1,183 @@
+//! Starting a session's agent: its folders, its environment, its sandbox, its conversation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use super::workspace::{HISTORY, TURN};
+use super::{Error, Inner, command, runtimes};
+use crate::harness::Conversation;
+use crate::sandbox::{Exit, Inside, Process, Sandbox, Spec, StartError, Tree};
+use crate::store::{Revision, StoredSession};
+use crate::wire::Isolation;
+
+/// The PATH of a sandbox that shows the system's folders alone.
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A session's running agent. Dropping it kills it.
+pub struct Agent {
+    pub conversation: Conversation,
+    /// When it is stopped, unless a message comes.
+    pub idle_until: Instant,
+    _live: Live,
+}
+
+/// Counts an agent's processes as long as there are any.
+struct Live(Arc<AtomicU64>);
+
+impl Live {
+    fn new(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A tree that two hold: the conversation, and whoever must be sure that it is gone if the conversation never opens.
+struct Shared(Arc<dyn Tree>);
+
+impl Tree for Shared {
+    fn root(&self) -> i32 {
+        self.0.root()
+    }
+
+    fn root_is_init(&self) -> bool {
+        self.0.root_is_init()
+    }
+
+    fn exited(&self) -> BoxFuture<'_, Exit> {
+        self.0.exited()
+    }
+
+    fn interrupt(&self) {
+        self.0.interrupt();
+    }
+
+    fn terminate(&self) {
+        self.0.terminate();
+    }
+
+    fn kill(&self) -> BoxFuture<'_, ()> {
+        self.0.kill()
+    }
+}
+
+/// How long the agent of a session may wait for its next message.
+pub fn idle_timeout(stored: &StoredSession) -> Duration {
+    Duration::from_secs(stored.session.idle_timeout_seconds.unwrap_or(super::IDLE_TIMEOUT_SECONDS))
+}
+
+/// Starts the agent of a session and waits until it is ready for its first message.
+///
+/// `starting` holds its processes until then: whoever drops this future kills them by it, and so knows when they
+/// are gone.
+pub async fn start(
+    inner: &Inner,
+    stored: &StoredSession,
+    revision: &Revision,
+    turn: u64,
+    starting: &mut Option<Arc<dyn Tree>>,
+) -> Result<Agent, Failure> {
+    let sandbox = inner.sandbox.clone().map_err(|refusal| Failure::refused(&refusal))?;
+    let folders = inner.layout.session(&stored.session.id);
+    let history = inner.store.history(&stored.session.id).await.map_err(|error| Failure::own(&error))?;
+    let uid = inner.options.uid_base.saturating_add(u32::try_from(stored.seq).unwrap_or(u32::MAX));
+    let src = inner.layout.revision(&stored.session.agent_id, stored.revision).join("src");
+    {
+        let (folders, layout, sandbox) = (folders.clone(), inner.layout.clone(), sandbox.clone());
+        super::blocking(move || folders.prepare(&src, &history, &layout, sandbox.as_ref(), uid))
+            .await
+            .map_err(|error| Failure::own(&error))?;
+    }
+    let spec = spec(inner, sandbox.as_ref(), stored, revision, turn, uid).map_err(|error| Failure::own(&error))?;
+    let process = sandbox.start(&spec).await.map_err(|error| match error {
+        StartError::Refused(refusal) => Failure::refused(&refusal),
+        StartError::Exec { program, source } => Failure::not_runnable(&program, &source),
+        StartError::Io(error) => Failure::own(&error),
+    })?;
+    let Process { stdin, stdout, stderr, tree } = process;
+    let tree: Arc<dyn Tree> = Arc::from(tree);
+    *starting = Some(tree.clone());
+    let live = Live::new(&inner.live_agents);
+    if stored.session.isolation != Some(sandbox.isolation())
+        && let Err(error) = inner.store.set_isolation(&stored.session.id, sandbox.isolation()).await
+    {
+        tracing::warn!(session = %stored.session.id, %error, "cannot note how the agent is isolated");
+    }
+    let process = Process { stdin, stdout, stderr, tree: Box::new(Shared(tree)) };
+    let opened = Conversation::open(process, &folders.turn(), inner.options.limits, stored.session.id.short());
+    let conversation = opened.await.map_err(|error| Failure::not_opened(error, inner.options.limits.startup))?;
+    *starting = None;
+    Ok(Agent { conversation, idle_until: Instant::now() + idle_timeout(stored), _live: live })
+}
+
+fn spec(
+    inner: &Inner,
+    sandbox: &dyn Sandbox,
+    stored: &StoredSession,
+    revision: &Revision,
+    turn: u64,
+    uid: u32,
+) -> Result<Spec, Error> {
+    let folders = inner.layout.session(&stored.session.id);
+    let mut argv = command::argv(&revision.command)?;
+    let runtime = argv.first().and_then(|program| runtimes::find(program, &inner.options.path));
+    let mut path = match sandbox.isolation() {
+        Isolation::None => inner.options.path.clone(),
+        Isolation::Full | Isolation::Reduced => SYSTEM_PATH.to_owned(),
+    };
+    let mut read_only = Vec::new();
+    if let Some(runtime) = runtime {
+        if let Some(folder) = runtime.program.parent() {
+            path = format!("{}:{path}", folder.display());
+        }
+        if let Some(program) = argv.first_mut() {
+            *program = runtime.program.to_string_lossy().into_owned();
+        }
+        read_only = runtime.read_only;
+    }
+    let mut spec = Spec {
+        name: stored.session.id.short().to_owned(),
+        argv,
+        env: Vec::new(),
+        workspace: folders.workspace,
+        home: folders.home,
+        runtime: folders.runtime,
+        read_only,
+        network: revision.config.network,
+        uid,
+    };
+    let inside = sandbox.inside(&spec);
+    spec.env = environment(&inside, stored, turn, path);
+    Ok(spec)
+}
+
+/// The agent's whole environment, built from scratch.
+fn environment(inside: &Inside, stored: &StoredSession, turn: u64, path: String) -> Vec<(String, String)> {
+    let in_runtime = |name: &str| inside.runtime.join(name).to_string_lossy().into_owned();
+    let mut env = vec![
+        ("SUPERSERVE", "1".to_owned()),
+        ("SUPERSERVE_SESSION_ID", stored.session.id.to_string()),
+        ("SUPERSERVE_TURN", in_runtime(TURN)),
+        ("SUPERSERVE_HISTORY", in_runtime(HISTORY)),
+        ("PYTHONUNBUFFERED", "1".to_owned()),
+        ("PYTHONIOENCODING", "utf-8".to_owned()),
+        ("HOME", inside.home.to_string_lossy().into_owned()),
+        ("LANG", "C.UTF-8".to_owned()),
+        ("TERM", "dumb".to_owned()),
+        ("PATH", path),
+    ];
+    if turn > 1 {
+        env.push(("SUPERSERVE_RESUMED", "1".to_owned()));
+    }
+    env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
