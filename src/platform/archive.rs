@@ -36,7 +36,10 @@ impl Read for Stream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.gzip.read(buffer)?;
         self.hash.update(buffer.get(..count).unwrap_or_default());
-        self.left = self.left.checked_sub(count as u64).ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        self.left = self
+            .left
+            .checked_sub(count as u64)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
         Ok(count)
     }
 }
@@ -175,7 +178,8 @@ impl Unpacked<'_> {
             if self.bytes > self.bounds.bytes {
                 return Err(too_large(self.bounds));
             }
-            to.write_all(buffer.get(..count).unwrap_or_default()).map_err(|error| cannot_write(path, error))?;
+            to.write_all(buffer.get(..count).unwrap_or_default())
+                .map_err(|error| cannot_write(path, error))?;
         }
     }
 }
@@ -233,7 +237,10 @@ fn refused(name: &Path, why: &str) -> Error {
 }
 
 fn too_large(bounds: Bounds) -> Error {
-    Error::TooLarge { what: "The unpacked archive of the agent", limit: format!("{} MiB", bounds.bytes >> 20) }
+    Error::TooLarge {
+        what: "The unpacked archive of the agent",
+        limit: format!("{} MiB", bounds.bytes >> 20),
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use super::{Error, Result};
 pub fn argv(command: &str) -> Result<Vec<String>> {
     let command = command.trim();
     if command.contains('\0') {
-        return Err(Error::Invalid { message: "The agent's command contains a NUL character".into(), hint: None });
+        return Err(Error::Invalid {
+            message: "The agent's command contains a NUL character".into(),
+            hint: None,
+        });
     }
     let words = shell_words::split(command).map_err(|_| Error::Invalid {
         message: format!("The agent's command has a quote that is not closed: {command}"),
@@ -49,7 +52,9 @@ fn needs_shell(command: &str) -> bool {
             (Some(_), _) => {}
             (None, '\'' | '"') => quote = Some(c),
             (None, '~' | '#') if at_word_start => return true,
-            (None, '|' | '&' | ';' | '<' | '>' | '(' | ')' | '$' | '`' | '*' | '?' | '[' | '\n') => return true,
+            (None, '|' | '&' | ';' | '<' | '>' | '(' | ')' | '$' | '`' | '*' | '?' | '[' | '\n') => {
+                return true;
+            }
             (None, _) => {}
         }
         at_word_start = quote.is_none() && c.is_whitespace();

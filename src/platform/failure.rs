@@ -48,7 +48,8 @@ impl Failure {
         match error {
             OpenError::Exited { exit, stderr } => {
                 let (code, how) = told(exit);
-                Self::new(code, format!("The agent {how} before it read its first message")).with_stderr(&stderr)
+                Self::new(code, format!("The agent {how} before it read its first message"))
+                    .with_stderr(&stderr)
             }
             OpenError::TimedOut { stderr } => Self::new(
                 "startup_timeout",
@@ -111,7 +112,11 @@ impl Failure {
 
     /// What the session shows.
     pub fn sentence(&self) -> String {
-        if self.stderr.is_empty() { self.message.clone() } else { format!("{}\n{}", self.message, self.stderr) }
+        if self.stderr.is_empty() {
+            self.message.clone()
+        } else {
+            format!("{}\n{}", self.message, self.stderr)
+        }
     }
 
     /// What the run's last event carries.

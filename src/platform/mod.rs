@@ -1,25 +1,47 @@
 //! Agents, sessions and turns: the rules, without HTTP, SQL or processes.
 
+mod actor;
+mod agents;
+mod archive;
+mod command;
 mod error;
+mod failure;
+mod recovery;
+mod runtimes;
+mod sessions;
+mod start;
+mod stream;
+mod turn;
+mod workspace;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures_util::Stream;
+use tokio::sync::{RwLock, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::harness;
 use crate::sandbox::{Refusal, Sandbox};
 use crate::store::Store;
-use crate::wire::{
-    self, AgentConfig, CreateSession, EndRow, Isolation, Message, NumberedEvent, Session, SessionId,
-    SessionPage, SessionQuery,
-};
+use crate::wire::{AgentConfig, Isolation, Session, SessionId, Status, Timestamp};
+
+use actor::{Actor, Answer, Command};
+use stream::Broadcast;
+use workspace::Layout;
 
 pub use error::{Error, Result};
+pub use stream::RunStream;
+
+/// After so many idle seconds an agent's process is stopped, unless its session says otherwise.
+const IDLE_TIMEOUT_SECONDS: u64 = 1740;
+/// So many sessions are ended at a time.
+const ENDS_AT_ONCE: usize = 8;
 
 /// What the platform is told at its start.
 #[derive(Clone, Debug)]
@@ -63,27 +85,30 @@ pub struct Activity {
     pub live_agents: u64,
 }
 
-/// The events of one run, in order, as they come. Dropping it cancels nothing.
-pub struct RunStream(Pin<Box<dyn Stream<Item = NumberedEvent> + Send>>);
-
-impl Stream for RunStream {
-    type Item = NumberedEvent;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<NumberedEvent>> {
-        self.0.as_mut().poll_next(context)
-    }
-}
-
 /// The platform; cheap to clone.
 #[derive(Clone)]
-pub struct Platform(#[expect(dead_code, reason = "read as soon as the bodies are there")] Arc<Inner>);
+pub struct Platform(Arc<Inner>);
 
-#[expect(dead_code, reason = "read as soon as the bodies are there")]
 struct Inner {
     options: Options,
+    layout: Layout,
     store: Store,
     sandbox: Result<Arc<dyn Sandbox>, Refusal>,
     clock: Clock,
+    /// The mailboxes of the sessions in which something happens.
+    actors: Mutex<HashMap<SessionId, mpsc::UnboundedSender<Command>>>,
+    /// The runs that are going on.
+    going: Mutex<HashMap<SessionId, Arc<Broadcast>>>,
+    live_agents: Arc<AtomicU64>,
+    /// One deployment at a time.
+    deploying: tokio::sync::Mutex<()>,
+    /// Read while a session is made of a revision, written while revisions go.
+    revisions: RwLock<()>,
+    /// No new runs.
+    stop: CancellationToken,
+    /// When those that are going on must be over.
+    deadline: OnceLock<Instant>,
+    tasks: TaskTracker,
 }
 
 impl Platform {
@@ -94,104 +119,120 @@ impl Platform {
         sandbox: Result<Arc<dyn Sandbox>, Refusal>,
         clock: Clock,
     ) -> Result<Self> {
-        Ok(Self(Arc::new(Inner { options, store, sandbox, clock })))
-    }
-
-    /// Deploys an agent; the same name again is a new revision of it, unless nothing has changed.
-    pub async fn deploy(&self, upload: Upload) -> Result<wire::Agent> {
-        Err(Error::AgentNotFound(upload.name))
-    }
-
-    /// All agents, latest deployment first.
-    pub async fn agents(&self, limit: Option<u32>) -> Result<Vec<wire::Agent>> {
-        let _ = limit;
-        Ok(Vec::new())
-    }
-
-    /// An agent by its name or ID.
-    pub async fn agent(&self, name_or_id: &str) -> Result<wire::Agent> {
-        Err(Error::AgentNotFound(name_or_id.into()))
-    }
-
-    /// Deletes an agent and ends its sessions.
-    pub async fn delete_agent(&self, name_or_id: &str) -> Result<()> {
-        Err(Error::AgentNotFound(name_or_id.into()))
-    }
-
-    pub async fn create_session(&self, create: CreateSession) -> Result<Session> {
-        Err(Error::AgentNotFound(create.agent_id))
-    }
-
-    pub async fn sessions(&self, query: &SessionQuery) -> Result<SessionPage> {
-        let _ = query;
-        Ok(SessionPage::default())
-    }
-
-    pub async fn session(&self, id: &SessionId) -> Result<Session> {
-        Err(Error::SessionNotFound(id.to_string()))
-    }
-
-    /// The sessions whose digits begin with `prefix`, at most 1000.
-    pub async fn resolve(&self, prefix: &str) -> Result<Vec<SessionId>> {
-        let _ = prefix;
-        Ok(Vec::new())
-    }
-
-    /// Ends a session: its agent is gone and its workspace wiped when this answers. Ending it again is no error.
-    pub async fn end_session(&self, id: &SessionId) -> Result<Session> {
-        Err(Error::SessionNotFound(id.to_string()))
-    }
-
-    /// Ends many, eight at a time. Dropping the stream stops it after those in flight.
-    pub fn end_many(&self, ids: Vec<String>) -> impl Stream<Item = EndRow> + Send + 'static {
-        let _ = ids;
-        futures_util::stream::empty()
-    }
-
-    pub async fn resume_session(&self, id: &SessionId) -> Result<Session> {
-        Err(Error::SessionNotFound(id.to_string()))
-    }
-
-    /// Cancels the run that is going on, if there is one.
-    pub async fn cancel_session(&self, id: &SessionId) -> Result<Session> {
-        Err(Error::SessionNotFound(id.to_string()))
-    }
-
-    /// The transcript.
-    pub async fn messages(&self, id: &SessionId) -> Result<Vec<Message>> {
-        Err(Error::SessionNotFound(id.to_string()))
-    }
-
-    /// Forgets an ended session.
-    pub async fn delete_session(&self, id: &SessionId) -> Result<()> {
-        Err(Error::SessionNotFound(id.to_string()))
-    }
-
-    /// Sends a message and answers with the events of the run that it starts.
-    pub async fn send(&self, id: &SessionId, prompt: &str) -> Result<RunStream> {
-        let _ = prompt;
-        Err(Error::SessionNotFound(id.to_string()))
-    }
-
-    /// The events of the latest run after the first `after`, then those to come.
-    pub async fn events(&self, id: &SessionId, after: u64) -> Result<RunStream> {
-        let _ = after;
-        Err(Error::SessionNotFound(id.to_string()))
+        let home = options.home.clone();
+        let platform = Self(Arc::new(Inner {
+            layout: blocking(move || Layout::new(&home)).await?,
+            options,
+            store,
+            sandbox,
+            clock,
+            actors: Mutex::default(),
+            going: Mutex::default(),
+            live_agents: Arc::default(),
+            deploying: tokio::sync::Mutex::default(),
+            revisions: RwLock::default(),
+            stop: CancellationToken::new(),
+            deadline: OnceLock::new(),
+            tasks: TaskTracker::new(),
+        }));
+        platform.recover().await?;
+        platform.expire_due().await;
+        Ok(platform)
     }
 
     /// What is going on.
     pub async fn activity(&self) -> Activity {
-        Activity::default()
+        let sessions = self.0.store.count_sessions().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot count the sessions");
+            0
+        });
+        let active_runs = self.0.going.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        Activity { sessions, active_runs, live_agents: self.0.live_agents.load(Ordering::Relaxed) }
     }
 
     /// How agents are kept apart from the machine, or why they can't be.
     pub fn isolation(&self) -> Result<Isolation, Refusal> {
-        Ok(Isolation::None)
+        self.0.sandbox.as_ref().map(|sandbox| sandbox.isolation()).map_err(Clone::clone)
     }
 
     /// Refuses new runs, gives those that are going on `drain`, ends all agents; nothing is left when it answers.
-    pub async fn shut_down(&self) {}
+    pub async fn shut_down(&self) {
+        let _ = self.0.deadline.set(Instant::now() + self.0.options.drain);
+        {
+            // Whoever asks after this finds either a task that is still there or a refusal.
+            let _actors = self.0.actors.lock().unwrap_or_else(PoisonError::into_inner);
+            self.0.stop.cancel();
+        }
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
 
-    /// Ends the sessions that have expired.
-    pub async fn expire_due(&self) {}
+    /// Asks something of a session's task, which is started if there is none.
+    async fn ask<T>(&self, id: &SessionId, command: impl FnOnce(Answer<T>) -> Command) -> Result<T> {
+        let (answer, reply) = oneshot::channel();
+        self.post(id, command(answer))?;
+        reply.await.unwrap_or_else(|_| {
+            let stopping = self.0.stop.is_cancelled();
+            Err(if stopping { Error::ShuttingDown } else { Error::Internal("answering for a session") })
+        })
+    }
+
+    fn post(&self, id: &SessionId, command: Command) -> Result<()> {
+        let mut actors = self.0.actors.lock().unwrap_or_else(PoisonError::into_inner);
+        let command = match actors.get(id) {
+            Some(mailbox) => match mailbox.send(command) {
+                Ok(()) => return Ok(()),
+                Err(unsent) => unsent.0,
+            },
+            None if self.0.stop.is_cancelled() => return Err(Error::ShuttingDown),
+            None => command,
+        };
+        let (mailbox, messages) = mpsc::unbounded_channel();
+        // The receiver is right here.
+        let _ = mailbox.send(command);
+        actors.insert(id.clone(), mailbox);
+        self.0.tasks.spawn(Actor::new(self.0.clone(), id.clone(), messages).run());
+        Ok(())
+    }
 }
+
+impl Inner {
+    /// A stored session as it is shown.
+    fn view(&self, mut session: Session) -> Session {
+        session.expires_at = self.expires_at(&session);
+        session
+    }
+
+    fn expires_at(&self, session: &Session) -> Option<Timestamp> {
+        let after = self.options.expire_after.filter(|_| session.status != Status::Ended)?;
+        let since = session.last_activity_at.unwrap_or(session.created_at);
+        Some(since.plus_millis(millis(after)))
+    }
+
+    /// Whether nothing has happened in the session for so long that it ends. Never while it is active.
+    fn is_due(&self, session: &Session) -> bool {
+        session.status != Status::Active
+            && self.expires_at(session).is_some_and(|at| at.as_millis() <= self.clock.now_millis())
+    }
+
+    /// Answers when the server shuts down and the time for running turns is over.
+    async fn turns_must_end(&self) {
+        self.stop.cancelled().await;
+        if let Some(deadline) = self.deadline.get() {
+            tokio::time::sleep_until(*deadline).await;
+        }
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Runs what blocks where it may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Internal("working with files")))
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

@@ -38,7 +38,10 @@ pub fn find(program: &str, path: &str) -> Option<Runtime> {
     let mut read_only = Vec::new();
     let mut at = program.clone();
     for _ in 0..MAX_LINKS {
-        if !is_system(&at) && let Some(folder) = shown_for(&at) && !read_only.contains(&folder) {
+        if !is_system(&at)
+            && let Some(folder) = shown_for(&at)
+            && !read_only.contains(&folder)
+        {
             read_only.push(folder);
         }
         match std::fs::read_link(&at) {
@@ -77,7 +80,9 @@ fn shown_for(program: &Path) -> Option<PathBuf> {
 
 fn is_installation(prefix: &Path) -> bool {
     // `~/.local` and homes have `bin` and `lib`, too, and much that is nobody's business.
-    if prefix.ends_with(".local") || [".bashrc", ".profile", ".ssh", ".local"].iter().any(|name| prefix.join(name).exists()) {
+    if prefix.ends_with(".local")
+        || [".bashrc", ".profile", ".ssh", ".local"].iter().any(|name| prefix.join(name).exists())
+    {
         return false;
     }
     prefix.parent().is_some() && (prefix.join("pyvenv.cfg").is_file() || prefix.join("lib").is_dir())

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::failure::Failure;
@@ -76,17 +77,66 @@ pub fn idle_timeout(stored: &StoredSession) -> Duration {
     Duration::from_secs(stored.session.idle_timeout_seconds.unwrap_or(super::IDLE_TIMEOUT_SECONDS))
 }
 
+/// An agent that is not ready yet. Whoever gives up waiting for it calls [`Starting::abort`], after which nothing of
+/// it is left and its folders are nobody's.
+#[derive(Default)]
+pub struct Starting {
+    launch: Option<JoinHandle<Result<Process, Failure>>>,
+    tree: Option<Arc<dyn Tree>>,
+}
+
+impl Starting {
+    /// Kills what has been started; answers when it is gone.
+    pub async fn abort(&mut self) {
+        // Let it come to its end: what was half started can't be killed.
+        if let Some(launch) = self.launch.take()
+            && let Ok(Ok(process)) = launch.await
+        {
+            process.tree.kill().await;
+        }
+        if let Some(tree) = self.tree.take() {
+            tree.kill().await;
+        }
+    }
+}
+
 /// Starts the agent of a session and waits until it is ready for its first message.
-///
-/// `starting` holds its processes until then: whoever drops this future kills them by it, and so knows when they
-/// are gone.
 pub async fn start(
+    inner: &Arc<Inner>,
+    stored: &StoredSession,
+    revision: &Revision,
+    turn: u64,
+    starting: &mut Starting,
+) -> Result<Agent, Failure> {
+    let launch = {
+        let (inner, stored, revision) = (inner.clone(), stored.clone(), revision.clone());
+        async move { launch(&inner, &stored, &revision, turn).await }
+    };
+    let launched = starting.launch.insert(tokio::spawn(launch)).await;
+    starting.launch = None;
+    let Process { stdin, stdout, stderr, tree } = match launched {
+        Ok(process) => process?,
+        Err(error) => return Err(Failure::own(&error)),
+    };
+    let tree: Arc<dyn Tree> = Arc::from(tree);
+    starting.tree = Some(tree.clone());
+    let live = Live::new(&inner.live_agents);
+    let process = Process { stdin, stdout, stderr, tree: Box::new(Shared(tree)) };
+    let fifo = inner.layout.session(&stored.session.id).turn();
+    let opened = Conversation::open(process, &fifo, inner.options.limits, stored.session.id.short());
+    let conversation =
+        opened.await.map_err(|error| Failure::not_opened(error, inner.options.limits.startup))?;
+    starting.tree = None;
+    Ok(Agent { conversation, idle_until: Instant::now() + idle_timeout(stored), _live: live })
+}
+
+/// Makes the session's folders and starts its agent over them.
+async fn launch(
     inner: &Inner,
     stored: &StoredSession,
     revision: &Revision,
     turn: u64,
-    starting: &mut Option<Arc<dyn Tree>>,
-) -> Result<Agent, Failure> {
+) -> Result<Process, Failure> {
     let sandbox = inner.sandbox.clone().map_err(|refusal| Failure::refused(&refusal))?;
     let folders = inner.layout.session(&stored.session.id);
     let history = inner.store.history(&stored.session.id).await.map_err(|error| Failure::own(&error))?;
@@ -98,26 +148,19 @@ pub async fn start(
             .await
             .map_err(|error| Failure::own(&error))?;
     }
-    let spec = spec(inner, sandbox.as_ref(), stored, revision, turn, uid).map_err(|error| Failure::own(&error))?;
+    let spec =
+        spec(inner, sandbox.as_ref(), stored, revision, turn, uid).map_err(|error| Failure::own(&error))?;
     let process = sandbox.start(&spec).await.map_err(|error| match error {
         StartError::Refused(refusal) => Failure::refused(&refusal),
         StartError::Exec { program, source } => Failure::not_runnable(&program, &source),
         StartError::Io(error) => Failure::own(&error),
     })?;
-    let Process { stdin, stdout, stderr, tree } = process;
-    let tree: Arc<dyn Tree> = Arc::from(tree);
-    *starting = Some(tree.clone());
-    let live = Live::new(&inner.live_agents);
     if stored.session.isolation != Some(sandbox.isolation())
         && let Err(error) = inner.store.set_isolation(&stored.session.id, sandbox.isolation()).await
     {
         tracing::warn!(session = %stored.session.id, %error, "cannot note how the agent is isolated");
     }
-    let process = Process { stdin, stdout, stderr, tree: Box::new(Shared(tree)) };
-    let opened = Conversation::open(process, &folders.turn(), inner.options.limits, stored.session.id.short());
-    let conversation = opened.await.map_err(|error| Failure::not_opened(error, inner.options.limits.startup))?;
-    *starting = None;
-    Ok(Agent { conversation, idle_until: Instant::now() + idle_timeout(stored), _live: live })
+    Ok(process)
 }
 
 fn spec(

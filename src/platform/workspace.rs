@@ -75,12 +75,7 @@ impl Layout {
 
     pub fn session(&self, id: &SessionId) -> Folders {
         let all = self.sessions().join(id.as_str());
-        Folders {
-            workspace: all.join("workspace"),
-            home: all.join("home"),
-            runtime: all.join("run"),
-            all,
-        }
+        Folders { workspace: all.join("workspace"), home: all.join("home"), runtime: all.join("run"), all }
     }
 
     /// Removes a folder with all that is in it, links left unfollowed. One that isn't there is no error. Blocks.

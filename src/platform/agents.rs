@@ -1,0 +1,180 @@
+//! Agents: deployed, listed, deleted.
+
+use std::path::Path;
+
+use futures_util::stream::{self, StreamExt};
+
+use super::archive::{self, Bounds};
+use super::{ENDS_AT_ONCE, Error, Platform, Result, Upload, blocking, command};
+use crate::store::NewRevision;
+use crate::wire::agent::{MAX_NAME, is_agent_name};
+use crate::wire::{self, AgentId, EndReason};
+
+impl Platform {
+    /// Deploys an agent; the same name again is a new revision of it, unless nothing has changed.
+    ///
+    /// Errors: a bad name, no command, an archive that is none, is too large, or would leave its folder.
+    pub async fn deploy(&self, upload: Upload) -> Result<wire::Agent> {
+        if self.0.stop.is_cancelled() {
+            return Err(Error::ShuttingDown);
+        }
+        if !is_agent_name(&upload.name) {
+            return Err(Error::Invalid {
+                message: format!(
+                    "'{}' is no name for an agent",
+                    upload.name.chars().take(100).collect::<String>()
+                ),
+                hint: Some(format!(
+                    "A name begins with a-z, goes on with a-z, 0-9 and -, and has at most {MAX_NAME} characters."
+                )),
+            });
+        }
+        if upload.archive.len() as u64 > self.0.options.max_upload {
+            return Err(Error::TooLarge {
+                what: "The agent's archive",
+                limit: format!("{} MiB", self.0.options.max_upload >> 20),
+            });
+        }
+        let given = upload.command.as_deref().or(upload.config.command.as_deref());
+        let line =
+            given.map(str::trim).filter(|line| !line.is_empty()).ok_or_else(command::no_command)?.to_owned();
+        command::argv(&line)?;
+        // As a task of its own: a caller that goes away leaves no deployment half done.
+        let platform = self.clone();
+        let done = self.0.tasks.spawn(async move { platform.put(upload, line).await });
+        done.await.unwrap_or(Err(Error::Internal("deploying an agent")))
+    }
+
+    async fn put(&self, upload: Upload, line: String) -> Result<wire::Agent> {
+        let _deploying = self.0.deploying.lock().await;
+        let Upload { name, config, archive, .. } = upload;
+        let current = self.0.store.agent(&name).await?.filter(|agent| agent.name == name);
+        let (id, revision) = match &current {
+            Some(agent) => (agent.id.clone(), agent.revision + 1),
+            None => (AgentId::from_random(self.0.clock.random()), 1),
+        };
+        let place = self.0.layout.revision(&id, revision);
+        let new = place.with_extension("tmp");
+        let layout = self.0.layout.clone();
+        let hash = {
+            let (layout, new) = (layout.clone(), new.clone());
+            blocking(move || {
+                layout.wipe(&new)?;
+                make(new.parent().unwrap_or(&new))?;
+                make(&new)?;
+                archive::unpack(&archive, &new.join("src"), Bounds::default())
+            })
+            .await
+        };
+        let unchanged = |hash: &str| {
+            current
+                .as_ref()
+                .filter(|agent| agent.source_hash == hash && agent.command.as_deref() == Some(&line))
+                .cloned()
+        };
+        let hash = hash.map(|hash| hash.finish(&config));
+        let keep = match &hash {
+            Ok(hash) => unchanged(hash),
+            Err(_) => None,
+        };
+        if keep.is_some() || hash.is_err() {
+            let first = current.is_none();
+            blocking(move || layout.wipe(if first { new.parent().unwrap_or(&new) } else { &new })).await?;
+            return match (hash, keep) {
+                (Err(error), _) => Err(error),
+                (Ok(_), Some(agent)) => Ok(agent),
+                (Ok(_), None) => Err(Error::Internal("comparing revisions")),
+            };
+        }
+        let source_hash = hash?;
+        blocking(move || {
+            // What a deployment left that was never finished.
+            layout.wipe(&place)?;
+            std::fs::rename(&new, &place).map_err(|source| Error::Folder {
+                doing: "rename",
+                path: new,
+                source,
+            })
+        })
+        .await?;
+        let at = self.0.clock.now_millis();
+        let put = NewRevision { id: id.clone(), name, revision, command: line, config, source_hash, at };
+        self.0.store.put_revision(&put).await?;
+        if let Err(error) = self.drop_unused(&id).await {
+            tracing::warn!(agent = %id, %error, "old revisions of an agent cannot be removed");
+        }
+        self.agent(id.as_str()).await
+    }
+
+    /// Removes the code of the revisions that nobody needs any more.
+    async fn drop_unused(&self, id: &AgentId) -> Result<()> {
+        let _revisions = self.0.revisions.write().await;
+        let used = self.0.store.used_revisions(id).await?;
+        let (layout, folder) = (self.0.layout.clone(), self.0.layout.agent(id));
+        blocking(move || {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+                if number.is_some_and(|number| !used.contains(&number)) {
+                    layout.wipe(&entry.path())?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// All agents, latest deployment first.
+    pub async fn agents(&self, limit: Option<u32>) -> Result<Vec<wire::Agent>> {
+        Ok(self.0.store.agents(limit).await?)
+    }
+
+    /// An agent by its name or ID.
+    pub async fn agent(&self, name_or_id: &str) -> Result<wire::Agent> {
+        let agent = self.0.store.agent(name_or_id).await?;
+        agent.ok_or_else(|| Error::AgentNotFound(name_or_id.chars().take(100).collect()))
+    }
+
+    /// Deletes an agent and ends its sessions.
+    pub async fn delete_agent(&self, name_or_id: &str) -> Result<()> {
+        if self.0.stop.is_cancelled() {
+            return Err(Error::ShuttingDown);
+        }
+        let id = self.agent(name_or_id).await?.id;
+        let platform = self.clone();
+        let done = self.0.tasks.spawn(async move {
+            let _deploying = platform.0.deploying.lock().await;
+            {
+                // No session of it is being made now, and none can be afterwards.
+                let _revisions = platform.0.revisions.write().await;
+                platform.0.store.mark_agent_deleted(&id, platform.0.clock.now_millis()).await?;
+            }
+            platform.finish_deletion(&id).await
+        });
+        done.await.unwrap_or(Err(Error::Internal("deleting an agent")))
+    }
+
+    /// Ends the sessions of a deleted agent, and removes its code.
+    pub(super) async fn finish_deletion(&self, id: &AgentId) -> Result<()> {
+        let sessions = self.0.store.sessions_of(id).await?;
+        let failed = stream::iter(sessions)
+            .map(|session| async move { self.end_for(&session, EndReason::AgentDeleted).await })
+            .buffer_unordered(ENDS_AT_ONCE)
+            .filter_map(|ended| async move { ended.err() })
+            .collect::<Vec<_>>()
+            .await;
+        if let Some(error) = failed.into_iter().next() {
+            return Err(error);
+        }
+        let (layout, folder) = (self.0.layout.clone(), self.0.layout.agent(id));
+        blocking(move || layout.wipe(&folder)).await?;
+        Ok(self.0.store.forget_deleted_agents().await?)
+    }
+}
+
+fn make(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|source| Error::Folder {
+        doing: "make",
+        path: folder.to_owned(),
+        source,
+    })
+}

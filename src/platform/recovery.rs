@@ -1,0 +1,85 @@
+//! What an earlier server left undone, done before anything else happens.
+
+use std::path::{Path, PathBuf};
+
+use super::failure::Failure;
+use super::{Error, Platform, Result, blocking};
+use crate::store::{OpenRun, RunEnd};
+use crate::wire::{EndReason, NumberedEvent, RunEvent, Status};
+
+/// So many events are read at a time.
+const PAGE: u32 = 1000;
+
+impl Platform {
+    /// Runs that were going on have failed, ends that were begun are finished, what lies about is swept away.
+    pub(super) async fn recover(&self) -> Result<()> {
+        for run in self.0.store.open_runs().await? {
+            self.close_interrupted(&run).await?;
+        }
+        for session in self.0.store.sessions_ending().await? {
+            // The reason that was noted stays.
+            if let Err(error) = self.end_for(&session, EndReason::User).await {
+                tracing::warn!(%session, %error, "cannot finish the end of a session");
+            }
+        }
+        for agent in self.0.store.deleted_agents().await? {
+            if let Err(error) = self.finish_deletion(&agent).await {
+                tracing::warn!(%agent, %error, "cannot finish the deletion of an agent");
+            }
+        }
+        let layout = self.0.layout.clone();
+        blocking(move || {
+            for folder in unfinished(&layout.agents()).chain(unfinished(&layout.sessions())) {
+                layout.wipe(&folder)?;
+            }
+            if let Err(error) = crate::sandbox::empty_trash(&layout.trash()) {
+                tracing::warn!(%error, "the trash cannot be emptied");
+            }
+            Ok::<_, Error>(())
+        })
+        .await
+    }
+
+    async fn close_interrupted(&self, run: &OpenRun) -> Result<()> {
+        let (mut number, mut reply) = (0, String::new());
+        loop {
+            let events = self.0.store.events(&run.id, number, PAGE).await?;
+            let Some(last) = events.last() else { break };
+            number = last.number;
+            for event in &events {
+                if let RunEvent::Delta { content } = &event.event {
+                    reply.push_str(content);
+                }
+            }
+        }
+        let failure = Failure::interrupted();
+        let last = NumberedEvent {
+            run_id: run.id.clone(),
+            number: number + 1,
+            event: RunEvent::Failed { error: failure.to_error() },
+        };
+        let end = RunEnd {
+            id: run.id.clone(),
+            session: run.session.clone(),
+            events: vec![last],
+            reply,
+            partial: true,
+            status: Status::Failed,
+            error: Some(failure.sentence()),
+            activity: false,
+            at: self.0.clock.now_millis(),
+        };
+        self.0.store.finish_run(&end).await?;
+        tracing::info!(session = %run.session, turn = run.turn, "a run was interrupted when the server stopped");
+        Ok(())
+    }
+}
+
+/// The folders that were being made, one level down.
+fn unfinished(parent: &Path) -> impl Iterator<Item = PathBuf> {
+    let below =
+        |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    below(parent)
+        .flat_map(move |folder| below(&folder).collect::<Vec<_>>())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "tmp"))
+}

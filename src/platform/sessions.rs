@@ -1,0 +1,214 @@
+//! What can be asked of sessions.
+
+use futures_util::stream::{self, Stream, StreamExt};
+
+use super::actor::Command;
+use super::stream::RunStream;
+use super::turn::check_prompt;
+use super::{ENDS_AT_ONCE, Error, IDLE_TIMEOUT_SECONDS, Platform, Result, millis};
+use crate::store::NewSession;
+use crate::wire::session::EndError;
+use crate::wire::{
+    CreateSession, EndReason, EndRow, ErrorDetails, Message, Session, SessionId, SessionPage, SessionQuery,
+};
+
+/// The longest title that a caller may give, in characters.
+const MAX_TITLE: usize = 1000;
+/// The longest idle time-out, in seconds: a year.
+const MAX_IDLE: u64 = 365 * 24 * 3600;
+/// The most IDs that a prefix resolves to.
+const MAX_RESOLVED: u32 = 1000;
+/// So many sessions expire in one go.
+const MAX_DUE: u32 = 10_000;
+
+impl Platform {
+    /// Makes a session, `pending`: its agent starts with its first message.
+    ///
+    /// Errors: no such agent; a title or a time-out out of bounds.
+    pub async fn create_session(&self, create: CreateSession) -> Result<Session> {
+        if self.0.stop.is_cancelled() {
+            return Err(Error::ShuttingDown);
+        }
+        let title = create.title.as_deref().map(str::trim).filter(|title| !title.is_empty());
+        if title.is_some_and(|title| title.chars().count() > MAX_TITLE) {
+            return Err(Error::Invalid {
+                message: format!("The title is longer than {MAX_TITLE} characters"),
+                hint: None,
+            });
+        }
+        let idle_timeout_seconds = create.idle_timeout_seconds.unwrap_or(IDLE_TIMEOUT_SECONDS);
+        if idle_timeout_seconds > MAX_IDLE {
+            return Err(Error::Invalid {
+                message: format!("idle_timeout_seconds is more than {MAX_IDLE}, a year"),
+                hint: None,
+            });
+        }
+        let _revisions = self.0.revisions.read().await;
+        let agent = self.agent(&create.agent_id).await?;
+        let new = NewSession {
+            id: SessionId::from_random(self.0.clock.random()),
+            agent_id: agent.id,
+            revision: agent.revision,
+            title: title.map(str::to_owned),
+            idle_timeout_seconds,
+            at: self.0.clock.now_millis(),
+        };
+        self.0.store.insert_session(&new).await?;
+        self.stored_session(&new.id).await
+    }
+
+    /// A page of sessions. Errors: an unknown agent; a cursor that is none.
+    pub async fn sessions(&self, query: &SessionQuery) -> Result<SessionPage> {
+        self.expire_due().await;
+        let agent = match query.agent.as_deref().filter(|agent| !agent.is_empty()) {
+            Some(named) => {
+                let id = self.0.store.agent_id(named).await?;
+                Some(id.ok_or_else(|| Error::AgentNotFound(named.to_owned()))?)
+            }
+            None => None,
+        };
+        let now = self.0.clock.now_millis();
+        let mut page = self.0.store.sessions(query, agent.as_ref(), now).await?;
+        page.sessions = page.sessions.into_iter().map(|session| self.0.view(session)).collect();
+        Ok(page)
+    }
+
+    /// One session.
+    pub async fn session(&self, id: &SessionId) -> Result<Session> {
+        let session = self.stored_session(id).await?;
+        if self.0.is_due(&session) && !self.0.stop.is_cancelled() {
+            return self.ask(id, |answer| Command::Expire { answer }).await;
+        }
+        Ok(session)
+    }
+
+    async fn stored_session(&self, id: &SessionId) -> Result<Session> {
+        let stored = self.0.store.session(id).await?;
+        let stored = stored.ok_or_else(|| Error::SessionNotFound(id.to_string()))?;
+        Ok(self.0.view(stored.session))
+    }
+
+    /// The sessions whose digits begin with `prefix`, at most 1000. Errors: the prefix is empty.
+    pub async fn resolve(&self, prefix: &str) -> Result<Vec<SessionId>> {
+        let digits: String =
+            prefix.strip_prefix(SessionId::PREFIX).unwrap_or(prefix).chars().filter(|c| *c != '-').collect();
+        if digits.is_empty() {
+            return Err(Error::Invalid {
+                message: "The ID is empty: give at least its first digit".into(),
+                hint: Some("Run superserve sessions list to see your sessions.".into()),
+            });
+        }
+        if !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok(Vec::new());
+        }
+        Ok(self.0.store.sessions_by_prefix(&digits, MAX_RESOLVED).await?)
+    }
+
+    /// Ends a session: its agent is gone and its workspace wiped when this answers. Ending it again is no error.
+    pub async fn end_session(&self, id: &SessionId) -> Result<Session> {
+        self.end_for(id, EndReason::User).await
+    }
+
+    pub(super) async fn end_for(&self, id: &SessionId, reason: EndReason) -> Result<Session> {
+        self.ask(id, |answer| Command::End { reason, answer }).await
+    }
+
+    /// Ends many, eight at a time, and answers in their order. Dropping the stream stops it after those in flight.
+    pub fn end_many(&self, ids: Vec<String>) -> impl Stream<Item = EndRow> + Send + 'static {
+        let platform = self.clone();
+        stream::iter(ids)
+            .map(move |id| {
+                let platform = platform.clone();
+                async move { platform.end_row(id).await }
+            })
+            .buffered(ENDS_AT_ONCE)
+    }
+
+    async fn end_row(&self, id: String) -> EndRow {
+        let whole = if id.starts_with(SessionId::PREFIX) {
+            id.clone()
+        } else {
+            format!("{}{}", SessionId::PREFIX, id.replace('-', ""))
+        };
+        let ended = match whole.parse() {
+            Ok(session) => self.end_session(&session).await,
+            Err(_) => Err(Error::SessionNotFound(id.clone())),
+        };
+        match ended {
+            Ok(session) => EndRow { id, ok: true, session: Some(session), error: None },
+            Err(error) => {
+                let details = ErrorDetails { code: error.code(), hint: error.hint() };
+                let error = EndError { message: error.to_string(), details };
+                EndRow { id, ok: false, session: None, error: Some(error) }
+            }
+        }
+    }
+
+    /// Makes sure that a session can be gone on with: one that has failed or completed is idle again.
+    pub async fn resume_session(&self, id: &SessionId) -> Result<Session> {
+        self.ask(id, |answer| Command::Resume { answer }).await
+    }
+
+    /// Cancels the run that is going on, if there is one; answers when it is over.
+    pub async fn cancel_session(&self, id: &SessionId) -> Result<Session> {
+        self.ask(id, |answer| Command::Cancel { answer }).await
+    }
+
+    /// The transcript.
+    pub async fn messages(&self, id: &SessionId) -> Result<Vec<Message>> {
+        self.stored_session(id).await?;
+        Ok(self.0.store.messages(id).await?)
+    }
+
+    /// Forgets an ended session.
+    pub async fn delete_session(&self, id: &SessionId) -> Result<()> {
+        self.ask(id, |answer| Command::Forget { answer }).await
+    }
+
+    /// Sends a message and answers with the events of the run that it starts.
+    pub async fn send(&self, id: &SessionId, prompt: &str) -> Result<RunStream> {
+        check_prompt(prompt)?;
+        self.ask(id, |answer| Command::Send { prompt: prompt.to_owned(), answer }).await
+    }
+
+    /// The events of the latest run after the first `after`, then those to come.
+    pub async fn events(&self, id: &SessionId, after: u64) -> Result<RunStream> {
+        self.stored_session(id).await?;
+        // Twice: a run that ends between the two looks is in the store by the second.
+        for _ in 0..2 {
+            let going =
+                self.0.going.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(id).cloned();
+            if let Some(broadcast) = going {
+                return Ok(RunStream::live(self.0.store.clone(), broadcast, after));
+            }
+            match self.0.store.latest_run(id).await? {
+                None => return Err(Error::NoRun),
+                Some(run) if !run.going_on => {
+                    return Ok(RunStream::stored(self.0.store.clone(), run.id, after));
+                }
+                Some(_) => {}
+            }
+        }
+        Err(Error::Internal("following a run"))
+    }
+
+    /// Ends the sessions that have expired.
+    pub async fn expire_due(&self) {
+        let Some(after) = self.0.options.expire_after else { return };
+        let before = self.0.clock.now_millis().saturating_sub(millis(after));
+        let due = match self.0.store.sessions_due(before, MAX_DUE).await {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for sessions that have expired");
+                return;
+            }
+        };
+        stream::iter(due)
+            .for_each_concurrent(ENDS_AT_ONCE, |id| async move {
+                if let Err(error) = self.ask(&id, |answer| Command::Expire { answer }).await {
+                    tracing::warn!(session = %id, %error, "cannot end a session that has expired");
+                }
+            })
+            .await;
+    }
+}

@@ -1,0 +1,476 @@
+//! One turn of a session: a message to its agent, the reply as events, the state in which it leaves the session.
+
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::actor::{Actor, Answer, Command};
+use super::failure::Failure;
+use super::start::{self, Agent, Starting, idle_timeout};
+use super::stream::{Broadcast, RunStream};
+use super::{Error, Inner, Result};
+use crate::harness::{Output, TurnEnd};
+use crate::sandbox::Exit;
+use crate::store::{HistoryLine, NewRun, Revision, RunEnd, Store, StoredSession};
+use crate::wire::{EndReason, NumberedEvent, Role, RunEvent, RunId, Session, SessionId, Status, Timestamp};
+
+/// The largest message, in bytes.
+const MAX_PROMPT: usize = 1 << 20;
+/// So much of the first message becomes the title, in characters.
+const TITLE: usize = 200;
+/// The most that an agent may say in one turn, in bytes.
+const MAX_OUTPUT: usize = 64 << 20;
+/// So many pieces of output wait to be stored, and go into one transaction.
+const BATCH: usize = 64;
+
+/// A run that is going on.
+pub struct Run {
+    id: RunId,
+    stored: StoredSession,
+    revision: Revision,
+    prompt: String,
+    turn: u64,
+    started: i64,
+    going: Going,
+    /// The number of its last event.
+    number: u64,
+    reply: String,
+    /// How much the agent has said, in bytes.
+    said: usize,
+    /// Events that are not stored yet.
+    pending: Vec<NumberedEvent>,
+}
+
+/// A run's entry among those that are going on. Dropping it takes it out and lets its readers go.
+struct Going {
+    inner: Arc<Inner>,
+    session: SessionId,
+    broadcast: Arc<Broadcast>,
+}
+
+impl Going {
+    fn new(inner: &Arc<Inner>, session: &SessionId, run: RunId) -> Self {
+        let broadcast = Broadcast::new(run);
+        let mut all = inner.going.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(session.clone(), broadcast.clone());
+        Self { inner: inner.clone(), session: session.clone(), broadcast }
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        self.inner.going.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.session);
+        self.broadcast.close();
+    }
+}
+
+/// Why a turn was stopped from outside.
+enum Stop {
+    End(EndReason),
+    Shutdown,
+    Store(Error),
+    TooMuch,
+}
+
+/// How a turn went.
+enum Outcome {
+    /// As the agent, or a cancellation, would have it.
+    Ended(Result<TurnEnd, Failure>),
+    Stopped(Stop),
+}
+
+/// Those who wait for the turn to be over.
+#[derive(Default)]
+struct Waiting {
+    cancels: Vec<Answer<Session>>,
+    ends: Vec<Answer<Session>>,
+}
+
+impl Run {
+    /// The run's events, from its first.
+    pub fn follow(&self, store: &Store) -> RunStream {
+        RunStream::live(store.clone(), self.going.broadcast.clone(), 0)
+    }
+
+    fn push(&mut self, event: RunEvent) {
+        self.number += 1;
+        self.pending.push(NumberedEvent { run_id: self.id.clone(), number: self.number, event });
+    }
+
+    fn take(&mut self, output: Output) {
+        let event = match output {
+            Output::Text(content) => {
+                self.said += content.len();
+                self.reply.push_str(&content);
+                RunEvent::Delta { content }
+            }
+            Output::Status(value) => {
+                self.said += value.to_string().len();
+                RunEvent::Status(value)
+            }
+            Output::ToolStart { tool, input } => {
+                self.said += tool.len() + input.to_string().len();
+                RunEvent::ToolStart { tool, input }
+            }
+            Output::ToolEnd { duration_ms } => {
+                self.said += size_of::<u64>();
+                RunEvent::ToolEnd { duration_ms }
+            }
+        };
+        self.push(event);
+    }
+
+    /// Stores what is pending, then shows it.
+    async fn flush(&mut self, store: &Store) -> Result<()> {
+        store.append_events(&self.pending).await?;
+        self.going.broadcast.publish(self.pending.drain(..));
+        Ok(())
+    }
+
+    /// The end of the run, with the session's new state.
+    fn end(&mut self, now: i64, verdict: Verdict) -> RunEnd {
+        let completed = matches!(verdict, Verdict::Completed(_));
+        let (event, status, error) = match verdict {
+            Verdict::Completed(status) => {
+                let duration_ms = u64::try_from(now.saturating_sub(self.started)).unwrap_or_default();
+                let (max_turns_reached, max_turns_message) = (None, None);
+                (RunEvent::Completed { duration_ms, max_turns_reached, max_turns_message }, status, None)
+            }
+            Verdict::Cancelled => (RunEvent::Cancelled {}, Status::Idle, None),
+            Verdict::Failed(failure) => {
+                (RunEvent::Failed { error: failure.to_error() }, Status::Failed, Some(failure.sentence()))
+            }
+        };
+        self.push(event);
+        RunEnd {
+            id: self.id.clone(),
+            session: self.stored.session.id.clone(),
+            events: std::mem::take(&mut self.pending),
+            reply: std::mem::take(&mut self.reply),
+            partial: !completed,
+            status,
+            error,
+            activity: true,
+            at: now,
+        }
+    }
+
+    /// What the turn adds to the session's history.
+    fn history(&self, end: &RunEnd) -> Vec<HistoryLine> {
+        let mut lines = vec![HistoryLine {
+            turn: self.turn,
+            role: Role::User,
+            content: self.prompt.clone(),
+            at: Timestamp::from_millis(self.started),
+            interrupted: end.partial && end.reply.is_empty(),
+        }];
+        if !end.reply.is_empty() {
+            lines.push(HistoryLine {
+                turn: self.turn,
+                role: Role::Agent,
+                content: end.reply.clone(),
+                at: Timestamp::from_millis(end.at),
+                interrupted: end.partial,
+            });
+        }
+        lines
+    }
+}
+
+/// What became of a run.
+enum Verdict {
+    Completed(Status),
+    Cancelled,
+    Failed(Failure),
+}
+
+impl Actor {
+    /// Begins a run, if the session and the machine allow one.
+    pub(super) async fn begin(&mut self, prompt: &str) -> Result<Run> {
+        if self.inner.stop.is_cancelled() {
+            return Err(Error::ShuttingDown);
+        }
+        let stored = self.usable().await?;
+        if stored.session.status == Status::Active {
+            return Err(Error::Busy);
+        }
+        if let Err(refusal) = &self.inner.sandbox {
+            return Err(Error::Sandbox(refusal.clone()));
+        }
+        let revision = self.inner.store.revision(&stored.session.agent_id, stored.revision).await?;
+        let revision = revision.ok_or(Error::Internal("finding the session's revision of its agent"))?;
+        if !revision.config.secrets.is_empty() {
+            return Err(Error::Invalid {
+                message: format!("The agent needs secrets that are not set: {}", revision.config.secrets.join(", ")),
+                hint: Some(
+                    "This version of the server cannot keep secrets yet: take them out of superserve.yaml to run it without."
+                        .into(),
+                ),
+            });
+        }
+        let id = RunId::from_random(self.inner.clock.random());
+        let started = self.inner.clock.now_millis();
+        let first = NumberedEvent {
+            run_id: id.clone(),
+            number: 1,
+            event: RunEvent::Started { run_id: id.clone(), session_id: self.id.clone() },
+        };
+        let new = NewRun {
+            id: id.clone(),
+            session: self.id.clone(),
+            prompt: prompt.to_owned(),
+            title: prompt.trim().chars().take(TITLE).collect(),
+            started: first.clone(),
+            at: started,
+        };
+        // Before the row is there, so that nobody finds a run that is going on and can't be followed.
+        let going = Going::new(&self.inner, &self.id, id.clone());
+        let turn = self.inner.store.begin_run(&new).await?;
+        going.broadcast.publish([first]);
+        Ok(Run {
+            id,
+            stored,
+            revision,
+            prompt: prompt.to_owned(),
+            turn,
+            started,
+            going,
+            number: 1,
+            reply: String::new(),
+            said: 0,
+            pending: Vec::new(),
+        })
+    }
+
+    /// Runs a turn to its end, whatever is asked of the session meanwhile.
+    pub(super) async fn run_turn(&mut self, mut run: Run) {
+        let mut waiting = Waiting::default();
+        let mut starting = Starting::default();
+        let outcome = self.attend(&mut run, &mut waiting, &mut starting).await;
+        starting.abort().await;
+        if let Outcome::Stopped(Stop::End(reason)) = outcome {
+            let end = run.end(self.inner.clock.now_millis(), Verdict::Cancelled);
+            let broadcast = run.going.broadcast.clone();
+            let session = self.end(reason, Some((end, &broadcast))).await;
+            drop(run);
+            self.answer(waiting, session).await;
+            return;
+        }
+        let verdict = self.judge(outcome).await;
+        let end = run.end(self.inner.clock.now_millis(), verdict);
+        let history = run.history(&end);
+        let broadcast = run.going.broadcast.clone();
+        // Before the last event: who has seen it may send the next message.
+        if let Err(error) = self.inner.layout.session(&self.id).append_history(&history) {
+            tracing::debug!(session = %self.id, %error, "no history is there to add to");
+        }
+        self.finish(end, &broadcast).await;
+        if let Some(agent) = &mut self.agent {
+            agent.idle_until = Instant::now() + idle_timeout(&run.stored);
+        }
+        drop(run);
+        let session = self.view().await;
+        self.answer(waiting, session).await;
+    }
+
+    /// Waits for the end of the turn, stores what the agent says, and answers what can't wait for the end.
+    async fn attend(&mut self, run: &mut Run, waiting: &mut Waiting, starting: &mut Starting) -> Outcome {
+        let Self { inner, agent, mailbox, id, .. } = self;
+        let cancel = CancellationToken::new();
+        let (output, mut said) = mpsc::channel(BATCH);
+        let order = Order {
+            inner: inner.clone(),
+            stored: run.stored.clone(),
+            revision: run.revision.clone(),
+            prompt: run.prompt.clone(),
+            turn: run.turn,
+            run: run.id.clone(),
+        };
+        let outcome = {
+            let work = order.work(agent, starting, &output, &cancel);
+            tokio::pin!(work);
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(command) = mailbox.recv() => {
+                        if let Some(stop) = attend_command(inner, id, command, waiting, &cancel).await {
+                            break Outcome::Stopped(stop);
+                        }
+                    }
+                    () = inner.turns_must_end() => break Outcome::Stopped(Stop::Shutdown),
+                    Some(first) = said.recv() => {
+                        run.take(first);
+                        while run.pending.len() < BATCH && let Ok(more) = said.try_recv() {
+                            run.take(more);
+                        }
+                        if run.said > MAX_OUTPUT {
+                            break Outcome::Stopped(Stop::TooMuch);
+                        }
+                        if let Err(error) = run.flush(&inner.store).await {
+                            break Outcome::Stopped(Stop::Store(error));
+                        }
+                    }
+                    end = &mut work => break Outcome::Ended(end),
+                }
+            }
+        };
+        while let Ok(rest) = said.try_recv() {
+            run.take(rest);
+        }
+        outcome
+    }
+
+    /// What an outcome means for the run and the session. An agent that is of no further use is gone after it.
+    async fn judge(&mut self, outcome: Outcome) -> Verdict {
+        let limits = self.inner.options.limits;
+        let stderr = self.agent.as_ref().map(|agent| agent.conversation.stderr_tail()).unwrap_or_default();
+        let verdict = match outcome {
+            Outcome::Ended(Ok(TurnEnd::Done)) => return Verdict::Completed(Status::Idle),
+            Outcome::Ended(Ok(TurnEnd::Cancelled { exited: false })) => return Verdict::Cancelled,
+            Outcome::Ended(Ok(TurnEnd::Cancelled { exited: true })) => Verdict::Cancelled,
+            Outcome::Ended(Ok(TurnEnd::Exited(Exit::Code(0)))) => Verdict::Completed(Status::Completed),
+            Outcome::Ended(Ok(TurnEnd::Exited(exit))) => Verdict::Failed(Failure::exited(exit, &stderr)),
+            Outcome::Ended(Ok(TurnEnd::TimedOut)) => {
+                Verdict::Failed(Failure::timed_out(limits.turn, &stderr))
+            }
+            Outcome::Ended(Ok(TurnEnd::Failed { message })) => {
+                Verdict::Failed(Failure::said(&message, &stderr))
+            }
+            Outcome::Ended(Err(failure)) => Verdict::Failed(failure),
+            Outcome::Stopped(Stop::End(_)) => Verdict::Cancelled,
+            Outcome::Stopped(Stop::Shutdown) => {
+                self.end_agent().await;
+                Verdict::Failed(Failure::shutdown())
+            }
+            Outcome::Stopped(Stop::Store(error)) => Verdict::Failed(Failure::store(&error)),
+            Outcome::Stopped(Stop::TooMuch) => Verdict::Failed(Failure::too_much(MAX_OUTPUT)),
+        };
+        self.kill_agent().await;
+        verdict
+    }
+
+    /// Stores the end of a run, then shows it. If it can't be stored, readers are told so, and it is tried again.
+    pub(super) async fn finish(&mut self, mut end: RunEnd, broadcast: &Broadcast) {
+        if let Err(error) = self.inner.store.finish_run(&end).await {
+            tracing::error!(session = %self.id, %error, "the end of a run cannot be stored yet");
+            let failure = Failure::store(&error);
+            if let Some(last) = end.events.last_mut() {
+                last.event = RunEvent::Failed { error: failure.to_error() };
+            }
+            end.status = Status::Failed;
+            end.error = Some(failure.sentence());
+            broadcast.publish(end.events.clone());
+            self.unsettled = Some(end);
+            return;
+        }
+        broadcast.publish(end.events);
+    }
+
+    async fn answer(&self, waiting: Waiting, session: Result<Session>) {
+        let mut first = Some(session);
+        for answer in waiting.ends.into_iter().chain(waiting.cancels) {
+            let session = match first.take() {
+                Some(session) => session,
+                None => self.view().await,
+            };
+            let _ = answer.send(session);
+        }
+    }
+}
+
+/// Answers a command that comes in the middle of a turn, or notes it; says whether it stops the turn.
+async fn attend_command(
+    inner: &Inner,
+    id: &SessionId,
+    command: Command,
+    waiting: &mut Waiting,
+    cancel: &CancellationToken,
+) -> Option<Stop> {
+    match command {
+        Command::Send { answer, .. } => {
+            let _ = answer.send(Err(Error::Busy));
+        }
+        Command::Resume { answer } => {
+            let _ = answer.send(Err(Error::Busy));
+        }
+        Command::Expire { answer } => {
+            // Never while a run is going on.
+            let stored = inner.store.session(id).await;
+            let _ = answer.send(match stored {
+                Ok(Some(stored)) => Ok(inner.view(stored.session)),
+                Ok(None) => Err(Error::SessionNotFound(id.to_string())),
+                Err(error) => Err(error.into()),
+            });
+        }
+        Command::Forget { answer } => {
+            let _ = answer.send(Err(Error::NotEnded(id.clone())));
+        }
+        Command::Cancel { answer } => {
+            cancel.cancel();
+            waiting.cancels.push(answer);
+        }
+        Command::End { reason, answer } => {
+            waiting.ends.push(answer);
+            return Some(Stop::End(reason));
+        }
+    }
+    None
+}
+
+/// What a turn consists of.
+struct Order {
+    inner: Arc<Inner>,
+    stored: StoredSession,
+    revision: Revision,
+    prompt: String,
+    turn: u64,
+    run: RunId,
+}
+
+impl Order {
+    /// Starts the agent, unless it is there, and has it take its turn.
+    async fn work(
+        &self,
+        agent: &mut Option<Agent>,
+        starting: &mut Starting,
+        output: &mpsc::Sender<Output>,
+        cancel: &CancellationToken,
+    ) -> Result<TurnEnd, Failure> {
+        let message = format!("msg_{}", self.run.digits());
+        let waited = agent.is_some();
+        if let Some(waiting) = agent {
+            let end = waiting.conversation.turn(&self.prompt, &message, self.turn, output, cancel).await;
+            // An agent that left just before the message came never saw it: that is the next one's.
+            let unseen = matches!(end, TurnEnd::Exited(_)) && waiting.conversation.is_unread();
+            if !unseen {
+                return Ok(end);
+            }
+        }
+        if waited && let Some(gone) = agent.take() {
+            gone.conversation.kill().await;
+        }
+        let started = tokio::select! {
+            biased;
+            started = start::start(&self.inner, &self.stored, &self.revision, self.turn, starting) => started?,
+            () = cancel.cancelled() => return Ok(TurnEnd::Cancelled { exited: true }),
+        };
+        let started = agent.insert(started);
+        Ok(started.conversation.turn(&self.prompt, &message, self.turn, output, cancel).await)
+    }
+}
+
+/// What is wrong with a message, if anything.
+pub fn check_prompt(prompt: &str) -> Result<()> {
+    if prompt.trim().is_empty() {
+        return Err(Error::Invalid {
+            message: "The message is empty".into(),
+            hint: Some("Write what the agent is to do.".into()),
+        });
+    }
+    if prompt.len() > MAX_PROMPT {
+        return Err(Error::TooLarge { what: "The message", limit: format!("{} MiB", MAX_PROMPT >> 20) });
+    }
+    Ok(())
+}
