@@ -150,6 +150,16 @@ impl Report {
         Self { place: None, ..self }
     }
 
+    /// With all that it says.
+    pub fn whole(self) -> Self {
+        self
+    }
+
+    /// Without the place of anything but a mistake in the text itself: who typed one expression knows where it is.
+    pub fn without_own_place(self) -> Self {
+        if self.code == "script" { self } else { self.without_place() }
+    }
+
     /// Tells it on stderr; the exit code.
     pub fn tell(&self, terminal: &dyn Terminal, json: bool) -> i32 {
         if !self.silent {

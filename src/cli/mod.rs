@@ -1,24 +1,239 @@
 //! The command line: typed arguments, decided settings, dispatch; the only owner of the terminal.
 
+mod command;
+mod connection;
 mod error;
+mod repl;
+mod scripts;
 mod server;
 mod ui;
 
-pub fn run(args: Vec<std::ffi::OsString>) -> i32 {
-    let ui = ui::Ui::new(ui::Colour::Auto);
-    let config = match crate::config::Config::load() {
-        Ok(c) => c,
-        Err(e) => return error::Report::from(&e).tell(&ui, false),
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::Path;
+use std::rc::Rc;
+
+use command::{Globals, Invocation};
+use error::Report;
+use scripts::Catalog;
+use ui::{Colour, Ui};
+
+use crate::config::{self, Config, SandboxChoice};
+use crate::daemon::Serve;
+use crate::render;
+use crate::script::header::{Header, HeaderError};
+use crate::script::{
+    self, Args, Engine, Host, Interrupt, Limits, Outcome, Place, Script, Terminal, on_script_thread,
+};
+
+/// Runs the command that was typed; the exit code.
+pub fn run(args: Vec<OsString>) -> i32 {
+    let config = Config::load();
+    // Even a broken configuration must leave `--help` and `--version`.
+    let catalog = Catalog::load(config.as_ref().map_or(Path::new("/nonexistent"), |config| &config.scripts));
+    let json = args.iter().any(|word| word == "--json");
+    let (globals, invocation) = match command::parse(&catalog, args) {
+        Ok(parsed) => parsed,
+        Err(error) => return told(&error, json),
     };
-    let words: Vec<&str> = args.iter().skip(1).filter_map(|a| a.to_str()).collect();
-    let r = match words.as_slice() {
-        ["serve"] => server::serve(config, None, &crate::daemon::Serve::default()),
-        ["server", "status"] => server::status(&config, &ui, false),
-        ["server", "json"] => server::status(&config, &ui, true),
-        ["server", "start"] => server::start(&config, &ui, None),
-        ["server", "stop"] => server::stop(&config, &ui),
-        ["server", "logs"] => server::logs(&config, &ui, 100),
-        _ => Ok(9),
+    let ui = Ui::new(globals.colour);
+    let json = globals.options.json;
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => return Report::from(&error).tell(&ui, json),
     };
-    r.unwrap_or_else(|e| e.tell(&ui, false))
+    dispatch(config, &catalog, globals, invocation, &ui).unwrap_or_else(|report| report.tell(&ui, json))
+}
+
+fn dispatch(
+    config: Config,
+    catalog: &Catalog,
+    globals: Globals,
+    invocation: Invocation,
+    ui: &Ui,
+) -> server::Result {
+    let json = globals.options.json;
+    let out = |text: &str| ui.out(text).map(|()| 0).map_err(|error| Report::io(&error));
+    match invocation {
+        Invocation::Completions(shell) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut command::tree(catalog), "superserve", &mut text);
+            out(&String::from_utf8_lossy(&text))
+        }
+        Invocation::Eval(expression) => {
+            scripted(config, globals, None, move |engine| engine.eval(&expression), Report::without_own_place)
+        }
+        Invocation::Repl => on_engine(config, globals, None, move |engine, terminal, config| {
+            repl::run(engine, terminal, &config.history(), json)
+        }),
+        Invocation::Script { name, args } => {
+            let Some(command) = catalog.find(&name) else {
+                return Err(Report::usage(format!("there is no command '{name}'"), "See superserve --help."));
+            };
+            if let Err(error) = &command.header {
+                return Err(bad_header(&command.script, error));
+            }
+            let (script, sandbox) = (command.script.clone(), sandbox_of(&args)?);
+            let place = if command.is_bundled { Report::without_place } else { Report::whole };
+            scripted(config, globals, sandbox, move |engine| engine.run(&script, args), place)
+        }
+        Invocation::ScriptFile { file, rest } => {
+            let (script, header) = read_script(&file)?;
+            let parsed = command::parse_file(&script.name, &header, rest, globals);
+            let (globals, args) = match parsed {
+                Ok(parsed) => parsed,
+                Err(error) => return Ok(told(&error, json)),
+            };
+            let sandbox = sandbox_of(&args)?;
+            scripted(config, globals, sandbox, move |engine| engine.run(&script, args), Report::whole)
+        }
+        Invocation::ScriptsList => out(&list(catalog, json)),
+        Invocation::ScriptsShow(name) => match catalog.find(&name) {
+            Some(command) => out(&command.script.text),
+            None => Err(Report {
+                exit: error::NOT_FOUND,
+                code: "not_found",
+                ..Report::usage(
+                    format!("Script not found: no command '{name}' is a script"),
+                    "Run superserve scripts list to see those that are.",
+                )
+            }),
+        },
+        Invocation::Serve { socket, sandbox } => {
+            server::serve(config, sandbox, &Serve { socket, background: false })
+        }
+        Invocation::ServerLogs { lines } => server::logs(&config, ui, lines),
+        Invocation::ServerStart { sandbox } => server::start(&config, ui, sandbox),
+        Invocation::ServerStatus => server::status(&config, ui, json),
+        Invocation::ServerStop => server::stop(&config, ui),
+    }
+}
+
+/// Help and version to stdout; a wrong use to stderr, in our voice.
+fn told(error: &clap::Error, json: bool) -> i32 {
+    let ui = Ui::new(Colour::Auto);
+    if !error.use_stderr() {
+        let text = error.render();
+        let text = if ui.out_colour() { text.ansi().to_string() } else { text.to_string() };
+        return ui.out(&text).map_or_else(|error| Report::io(&error).tell(&ui, json), |()| 0);
+    }
+    let text = error.render();
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        ui.err(&if ui.err_colour() { text.ansi().to_string() } else { text.to_string() });
+        return error::USAGE;
+    }
+    let text = text.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let (message, rest) = text.split_once("\n\n").unwrap_or((text.trim_end(), ""));
+    let hint = rest.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n  ");
+    Report::usage(message, hint).tell(&ui, json)
+}
+
+/// Runs a script and tells its error; the exit code.
+fn scripted(
+    config: Config,
+    globals: Globals,
+    sandbox: Option<SandboxChoice>,
+    work: impl FnOnce(&mut Engine) -> Result<Outcome, script::Error> + Send + 'static,
+    place: fn(Report) -> Report,
+) -> server::Result {
+    let json = globals.options.json;
+    on_engine(config, globals, sandbox, move |engine, terminal, _| match work(engine) {
+        Ok(Outcome::Done) => 0,
+        Ok(Outcome::Exit(code)) => code,
+        Err(error) => place(Report::from(&error)).tell(terminal, json),
+    })
+}
+
+/// Gives `work` an engine on a thread of its own, while Ctrl-C reaches it; a second Ctrl-C ends the program.
+fn on_engine(
+    config: Config,
+    globals: Globals,
+    sandbox: Option<SandboxChoice>,
+    work: impl FnOnce(&mut Engine, &dyn Terminal, &Config) -> i32 + Send + 'static,
+) -> server::Result {
+    let interrupt = Interrupt::default();
+    connection::watch_ctrl_c(interrupt.clone());
+    on_script_thread(move || {
+        let terminal: Rc<dyn Terminal> = Rc::new(Ui::new(globals.colour));
+        let mut engine = Engine::new(Host {
+            connection: Rc::new(connection::Local { config: config.clone(), sandbox }),
+            terminal: terminal.clone(),
+            clock: config.clock.clone(),
+            options: globals.options,
+            interrupt,
+            limits: Limits::default(),
+            env: Rc::new(config::environment),
+        });
+        let code = work(&mut engine, terminal.as_ref(), &config);
+        // What a script printed without a final newline is still in the buffer.
+        let _ = std::io::stdout().flush();
+        code
+    })
+    .map_err(|error| Report::io(&error))
+}
+
+/// A script that declares `@option sandbox` decides how the server is started, if its command starts one.
+fn sandbox_of(args: &Args) -> Result<Option<SandboxChoice>, Report> {
+    let Args::Named(args) = args else { return Ok(None) };
+    let Some(script::Arg::Text(Some(word))) = args.get("sandbox") else { return Ok(None) };
+    SandboxChoice::from_word(word).map(Some).ok_or_else(|| {
+        Report::usage(
+            format!("'{word}' is no kind of sandbox"),
+            format!("Use {}.", SandboxChoice::WORDS.join(", ")),
+        )
+    })
+}
+
+fn read_script(file: &Path) -> Result<(Script, Header), Report> {
+    let failed = |error: std::io::Error| Report {
+        exit: if error.kind() == std::io::ErrorKind::NotFound { error::NOT_FOUND } else { error::FAILED },
+        code: "not_found",
+        ..Report::usage(format!("cannot read the script {}: {error}", file.display()), "Check its path.")
+    };
+    let bytes = std::fs::read(file).map_err(failed)?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Report::usage(format!("the script {} is not UTF-8", file.display()), "Save it as UTF-8.")
+    })?;
+    let script =
+        Script { name: file.display().to_string(), path: Some(file.to_owned()), text: Cow::Owned(text) };
+    let header = Header::parse(&script.text).map_err(|error| bad_header(&script, &error))?;
+    Ok((script, header))
+}
+
+fn bad_header(script: &Script, error: &HeaderError) -> Report {
+    let source = script.text.lines().nth(error.line.saturating_sub(1)).map(str::to_owned);
+    let place = Place { file: script.name.clone(), line: error.line, column: 1, source };
+    Report {
+        place: Some(place),
+        ..Report::usage(error.message.clone(), "superserve scripts show sessions list is an example of a header.")
+    }
+}
+
+fn list(catalog: &Catalog, json: bool) -> String {
+    let file = |command: &scripts::Command| {
+        if command.is_bundled { "bundled".to_owned() } else { command.script.name.clone() }
+    };
+    if json {
+        let rows: Vec<serde_json::Value> = catalog
+            .commands()
+            .iter()
+            .map(|command| {
+                serde_json::json!({
+                    "name": command.name(),
+                    "about": command.summary(),
+                    "bundled": command.is_bundled,
+                    "path": command.script.path,
+                })
+            })
+            .collect();
+        return render::pretty(&rows);
+    }
+    let rows: Vec<Vec<String>> = catalog
+        .commands()
+        .iter()
+        .map(|command| vec![command.name(), file(command), command.summary()])
+        .collect();
+    render::rows(&["Command", "Runs", "About"], &rows)
 }

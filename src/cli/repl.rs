@@ -1,5 +1,6 @@
 //! The REPL: lines from the terminal with editing and history, or from a pipe.
 
+use std::cell::RefCell;
 use std::io::{self, BufRead};
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Completer, Editor, Helper, Highlighter, Hinter};
 
-use super::error;
+use super::error::Report;
 use crate::script::{self, Complete, Engine, Terminal};
 
 /// How many lines the history keeps.
@@ -16,11 +17,11 @@ const HISTORY: usize = 10_000;
 
 /// Asks for more lines until the input is whole.
 #[derive(Completer, Helper, Highlighter, Hinter)]
-struct Whole;
+struct Whole<'a>(&'a RefCell<&'a mut Engine>);
 
-impl Validator for Whole {
+impl Validator for Whole<'_> {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        Ok(match COMPL(context.input()) {
+        Ok(match self.0.borrow().completeness(context.input()) {
             Complete::Complete => ValidationResult::Valid(None),
             Complete::Incomplete => ValidationResult::Incomplete,
         })
@@ -34,7 +35,7 @@ pub fn run(engine: &mut Engine, terminal: &dyn Terminal, history: &Path, json: b
     } else {
         piped(engine, terminal, json)
     };
-    ended.unwrap_or_else(|failure| error::report_io(terminal, &failure, json))
+    ended.unwrap_or_else(|failure| Report::io(&failure).tell(terminal, json))
 }
 
 fn interactive(engine: &mut Engine, terminal: &dyn Terminal, history: &Path, json: bool) -> io::Result<i32> {
@@ -43,15 +44,16 @@ fn interactive(engine: &mut Engine, terminal: &dyn Terminal, history: &Path, jso
         .map_err(io::Error::other)?
         .auto_add_history(true)
         .build();
-    let mut editor: Editor<Whole, FileHistory> = Editor::with_config(config).map_err(io::Error::other)?;
-    editor.set_helper(Some(Whole));
+    let engine = RefCell::new(engine);
+    let mut editor: Editor<Whole<'_>, FileHistory> = Editor::with_config(config).map_err(io::Error::other)?;
+    editor.set_helper(Some(Whole(&engine)));
     // There is none at the first start.
     let _ = editor.load_history(history);
     terminal.err(&format!("superserve {}. An expression, or exit() to leave.\n", env!("CARGO_PKG_VERSION")));
     let code = loop {
         match editor.readline("> ") {
             Ok(line) => {
-                if let Some(code) = one(engine, terminal, &line, json) {
+                if let Some(code) = one(&mut engine.borrow_mut(), terminal, &line, json) {
                     break code;
                 }
             }
@@ -65,7 +67,7 @@ fn interactive(engine: &mut Engine, terminal: &dyn Terminal, history: &Path, jso
 }
 
 /// The history holds what somebody typed: nobody else may read it.
-fn save(editor: &mut Editor<Whole, FileHistory>, history: &Path) {
+fn save(editor: &mut Editor<Whole<'_>, FileHistory>, history: &Path) {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
     let folder = history.parent().unwrap_or(Path::new("/"));
     // A history that can't be written is no reason to fail.
@@ -82,7 +84,7 @@ fn piped(engine: &mut Engine, terminal: &dyn Terminal, json: bool) -> io::Result
     for line in io::stdin().lock().lines() {
         open.push_str(&line?);
         open.push('\n');
-        if matches!(COMPL(&open), Complete::Incomplete) {
+        if matches!(engine.completeness(&open), Complete::Incomplete) {
             continue;
         }
         match engine.line(&std::mem::take(&mut open)) {
@@ -90,7 +92,7 @@ fn piped(engine: &mut Engine, terminal: &dyn Terminal, json: bool) -> io::Result
             Ok(script::Outcome::Done) => {}
             Err(failure) => {
                 failed = true;
-                error::report_script(terminal, &failure, json);
+                Report::from(&failure).without_own_place().tell(terminal, json);
             }
         }
     }
@@ -109,7 +111,7 @@ fn one(engine: &mut Engine, terminal: &dyn Terminal, line: &str, json: bool) -> 
         Ok(script::Outcome::Exit(code)) => Some(code),
         Ok(script::Outcome::Done) => None,
         Err(failure) => {
-            error::report_script(terminal, &failure, json);
+            Report::from(&failure).without_own_place().tell(terminal, json);
             None
         }
     }

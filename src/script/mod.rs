@@ -5,6 +5,7 @@
 
 mod diagnostic;
 mod engine;
+pub mod header;
 mod host;
 
 pub use diagnostic::{Error, Place};

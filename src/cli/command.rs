@@ -1,0 +1,337 @@
+//! The command line as clap sees it: built from the scripts' headers and the commands that can't be scripts.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use super::scripts::{self, Catalog};
+use super::ui::Colour;
+use crate::config::SandboxChoice;
+use crate::script::header::{Header, Kind};
+use crate::script::{Arg as Value, Args, Options};
+
+/// The flags that belong to every command.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Globals {
+    pub options: Options,
+    pub colour: Colour,
+}
+
+/// What was typed.
+#[derive(Clone, Debug)]
+pub enum Invocation {
+    Completions(clap_complete::Shell),
+    Eval(String),
+    Repl,
+    /// A command that is a script, by its name.
+    Script { name: String, args: Args },
+    /// `script FILE`, whose own header reads the rest.
+    ScriptFile { file: PathBuf, rest: Vec<OsString> },
+    ScriptsList,
+    ScriptsShow(String),
+    Serve { socket: Option<PathBuf>, sandbox: Option<SandboxChoice> },
+    ServerLogs { lines: usize },
+    ServerStart { sandbox: Option<SandboxChoice> },
+    ServerStatus,
+    ServerStop,
+}
+
+/// What the groups are for.
+const GROUPS: [(&str, &str); 3] = [
+    ("agents", "Deployed agents"),
+    ("ops", "Small scripts over many sessions, made to be copied"),
+    ("sessions", "Conversations with agents"),
+];
+
+/// The whole tree of commands.
+pub fn tree(catalog: &Catalog) -> Command {
+    let mut root = Command::new("superserve")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A scriptable shell for AI-agent sessions")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .args(globals());
+    let mut groups: BTreeMap<&str, Vec<&scripts::Command>> = BTreeMap::new();
+    let fixed = fixed();
+    for command in catalog.commands() {
+        // What can't be a script can't be replaced by one.
+        if !fixed.iter().any(|ours| ours.get_name() == command.words[0]) {
+            groups.entry(&command.words[0]).or_default().push(command);
+        }
+    }
+    for (name, commands) in groups {
+        root = root.subcommand(group(name, &commands, 0));
+    }
+    root.subcommands(fixed)
+}
+
+/// The command `name`, or the group of that name; the commands' words up to `depth` are those above it.
+fn group(name: &str, commands: &[&scripts::Command], depth: usize) -> Command {
+    if let [command] = commands
+        && command.words.len() == depth + 1
+    {
+        return match &command.header {
+            Ok(header) => with_header(Command::new(name.to_owned()), header),
+            Err(_) => Command::new(name.to_owned()).about(command.summary()),
+        };
+    }
+    let about = GROUPS.iter().find(|(group, _)| *group == name).map_or("Your own commands", |(_, about)| about);
+    let mut tree = Command::new(name.to_owned()).about(about).subcommand_required(true).arg_required_else_help(true);
+    let mut below: BTreeMap<&str, Vec<&scripts::Command>> = BTreeMap::new();
+    for command in commands.iter().filter(|command| command.words.len() > depth + 1) {
+        below.entry(&command.words[depth + 1]).or_default().push(command);
+    }
+    for (name, commands) in below {
+        tree = tree.subcommand(group(name, &commands, depth + 1));
+    }
+    tree
+}
+
+/// The commands that can't be scripts.
+fn fixed() -> [Command; 7] {
+    let sandbox = || {
+        Arg::new("sandbox")
+            .long("sandbox")
+            .value_name("KIND")
+            .value_parser(PossibleValuesParser::new(SandboxChoice::WORDS))
+            .help("How agents are isolated")
+    };
+    let needs_one = |command: Command| command.subcommand_required(true).arg_required_else_help(true);
+    [
+        Command::new("completions").about("Print a completion script for a shell").arg(
+            Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(clap_complete::Shell)),
+        ),
+        Command::new("eval")
+            .about("Evaluate an expression and print its value")
+            .arg(Arg::new("expression").value_name("EXPR").required(true).allow_hyphen_values(true))
+            .after_help("Examples:\n  superserve eval 'list().filter(|s| s.idle > 2.hours)'"),
+        Command::new("repl").about("Read expressions line by line and print their values"),
+        Command::new("script")
+            .about("Run a script; its header says which arguments it takes")
+            .arg(Arg::new("file").value_name("FILE").required(true).value_parser(value_parser!(PathBuf)))
+            .arg(
+                Arg::new("rest")
+                    .value_name("ARGS")
+                    .num_args(0..)
+                    .trailing_var_arg(true)
+                    .allow_hyphen_values(true)
+                    .value_parser(value_parser!(OsString)),
+            ),
+        needs_one(Command::new("scripts").about("Which commands are scripts, and their text"))
+            .subcommand(Command::new("list").about("List the commands that are scripts, and which file each runs"))
+            .subcommand(
+                Command::new("show")
+                    .about("Print a command's script")
+                    .arg(Arg::new("name").value_name("NAME").required(true).num_args(1..)),
+            ),
+        Command::new("serve")
+            .about("Serve in the foreground")
+            .arg(
+                Arg::new("socket")
+                    .long("socket")
+                    .value_name("PATH")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("Listen on this Unix socket instead of the home's own"),
+            )
+            .arg(sandbox()),
+        needs_one(Command::new("server").about("The local server, which starts itself"))
+            .subcommand(
+                Command::new("logs").about("Print the end of the server's log").arg(
+                    Arg::new("lines")
+                        .short('n')
+                        .long("lines")
+                        .value_name("N")
+                        .default_value("100")
+                        .value_parser(value_parser!(usize))
+                        .help("How many lines"),
+                ),
+            )
+            .subcommand(Command::new("start").about("Start the server unless it runs").arg(sandbox()))
+            .subcommand(Command::new("status").about("Show whether a server runs; starts none"))
+            .subcommand(Command::new("stop").about("Stop the server; sessions stay")),
+    ]
+}
+
+fn globals() -> [Arg; 5] {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).global(true).help(help).help_heading("Everywhere")
+    };
+    [
+        flag("json", "Print JSON"),
+        flag("dry-run", "Tell what would be changed, and change nothing"),
+        flag("yes", "Answer every question with yes").short('y'),
+        flag("no-trunc", "Show titles whole"),
+        Arg::new("color")
+            .long("color")
+            .value_name("WHEN")
+            .global(true)
+            .value_parser(["auto", "always", "never"])
+            .default_value("auto")
+            .help("When to use colours")
+            .help_heading("Everywhere"),
+    ]
+}
+
+/// A command with what a script's header declares.
+fn with_header(command: Command, header: &Header) -> Command {
+    let mut command = command.about(header.summary().to_owned());
+    if header.about.lines().count() > 1 {
+        command = command.long_about(header.about.clone());
+    }
+    if !header.examples.is_empty() {
+        command = command.after_help(format!("Examples:\n  {}", header.examples.join("\n  ")));
+    }
+    for argument in &header.arguments {
+        let mut arg = Arg::new(argument.name.clone()).help(argument.about.clone());
+        arg = match &argument.kind {
+            Kind::Flag => arg.long(argument.name.clone()).action(ArgAction::SetTrue),
+            Kind::Option(value) => arg.long(argument.name.clone()).value_name(value.clone()),
+            Kind::Positional { required, many } => {
+                let arg = arg.value_name(argument.name.to_uppercase()).required(*required);
+                if *many { arg.num_args(if *required { 1.. } else { 0.. }) } else { arg }
+            }
+        };
+        if let Some(short) = argument.short {
+            arg = arg.short(short);
+        }
+        command = command.arg(arg);
+    }
+    command
+}
+
+/// What was typed, by the tree of commands.
+pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocation), clap::Error> {
+    let matches = tree(catalog).try_get_matches_from(args)?;
+    let mut words: Vec<&str> = Vec::new();
+    let mut leaf = &matches;
+    while let Some((word, below)) = leaf.subcommand() {
+        words.push(word);
+        leaf = below;
+    }
+    let text = |name: &str| leaf.get_one::<String>(name).cloned().unwrap_or_default();
+    let sandbox = || SandboxChoice::from_word(&text("sandbox"));
+    let invocation = match words.as_slice() {
+        ["completions"] => Invocation::Completions(
+            leaf.get_one("shell").copied().unwrap_or(clap_complete::Shell::Bash),
+        ),
+        ["eval"] => Invocation::Eval(text("expression")),
+        ["repl"] => Invocation::Repl,
+        ["script"] => Invocation::ScriptFile {
+            file: leaf.get_one::<PathBuf>("file").cloned().unwrap_or_default(),
+            rest: leaf.get_many::<OsString>("rest").unwrap_or_default().cloned().collect(),
+        },
+        ["scripts", "list"] => Invocation::ScriptsList,
+        ["scripts", "show"] => {
+            Invocation::ScriptsShow(leaf.get_many::<String>("name").unwrap_or_default().cloned().collect::<Vec<_>>().join(" "))
+        }
+        ["serve"] => Invocation::Serve { socket: leaf.get_one::<PathBuf>("socket").cloned(), sandbox: sandbox() },
+        ["server", "logs"] => Invocation::ServerLogs { lines: leaf.get_one("lines").copied().unwrap_or(100) },
+        ["server", "start"] => Invocation::ServerStart { sandbox: sandbox() },
+        ["server", "status"] => Invocation::ServerStatus,
+        ["server", "stop"] => Invocation::ServerStop,
+        words => {
+            let name = words.join(" ");
+            let header = catalog.find(&name).and_then(|command| command.header.as_ref().ok());
+            let args = header.map(|header| named(header, leaf)).unwrap_or_default();
+            Invocation::Script { name, args }
+        }
+    };
+    Ok((read_globals(leaf), invocation))
+}
+
+/// The arguments of `script FILE`, by the file's own header. Flags of every script may stand among them.
+pub fn parse_file(
+    file: &str,
+    header: &Header,
+    rest: Vec<OsString>,
+    before: Globals,
+) -> Result<(Globals, Args), clap::Error> {
+    if !header.is_present {
+        let words = rest.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        return Ok((before, Args::List(words)));
+    }
+    let usage = format!("superserve script {file}");
+    let command = with_header(Command::new(usage.clone()).bin_name(usage), header).args(globals());
+    let words = std::iter::once(OsString::from(file)).chain(rest);
+    let matches = command.try_get_matches_from(words)?;
+    let own = read_globals(&matches);
+    let colour = if own.colour == Colour::Auto { before.colour } else { own.colour };
+    let options = Options {
+        dry_run: own.options.dry_run || before.options.dry_run,
+        yes: own.options.yes || before.options.yes,
+        json: own.options.json || before.options.json,
+        no_trunc: own.options.no_trunc || before.options.no_trunc,
+    };
+    Ok((Globals { options, colour }, named(header, &matches)))
+}
+
+fn read_globals(matches: &ArgMatches) -> Globals {
+    Globals {
+        options: Options {
+            dry_run: matches.get_flag("dry-run"),
+            yes: matches.get_flag("yes"),
+            json: matches.get_flag("json"),
+            no_trunc: matches.get_flag("no-trunc"),
+        },
+        colour: match matches.get_one::<String>("color").map(String::as_str) {
+            Some("always") => Colour::Always,
+            Some("never") => Colour::Never,
+            _ => Colour::Auto,
+        },
+    }
+}
+
+fn named(header: &Header, matches: &ArgMatches) -> Args {
+    let value = |name: &str, kind: &Kind| match kind {
+        Kind::Flag => Value::Flag(matches.get_flag(name)),
+        Kind::Positional { many: true, .. } => {
+            Value::Many(matches.get_many::<String>(name).unwrap_or_default().cloned().collect())
+        }
+        Kind::Option(_) | Kind::Positional { .. } => Value::Text(matches.get_one::<String>(name).cloned()),
+    };
+    let arguments = header.arguments.iter();
+    Args::Named(arguments.map(|a| (a.name.replace('-', "_"), value(&a.name, &a.kind))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(line: &str) -> Result<(Globals, Invocation), clap::Error> {
+        let catalog = Catalog::load(std::path::Path::new("/nonexistent"));
+        let words = line.split_whitespace().map(OsString::from);
+        parse(&catalog, std::iter::once("superserve".into()).chain(words).collect())
+    }
+
+    #[test]
+    fn the_tree_is_sound() {
+        tree(&Catalog::load(std::path::Path::new("/nonexistent"))).debug_assert();
+    }
+
+    #[test]
+    fn flags_of_every_command_stand_before_or_after_it() {
+        for line in ["--json sessions list", "sessions --json list", "sessions list --json"] {
+            let (globals, invocation) = typed(line).expect(line);
+            assert!(globals.options.json, "{line}");
+            assert!(matches!(invocation, Invocation::Script { name, .. } if name == "sessions list"), "{line}");
+        }
+        assert!(!typed("sessions list").expect("a command").0.options.json);
+    }
+
+    #[test]
+    fn a_dash_and_many_ids_are_arguments() {
+        let (_, invocation) = typed("sessions end 5a3f @last -").expect("a command");
+        let Invocation::Script { args: Args::Named(args), .. } = invocation else { panic!("{invocation:?}") };
+        assert_eq!(args["id"], Value::Many(vec!["5a3f".into(), "@last".into(), "-".into()]));
+    }
+
+    #[test]
+    fn an_unknown_command_is_refused_with_2() {
+        assert_eq!(typed("sessions lst").expect_err("a typo").exit_code(), 2);
+        assert_eq!(typed("sessions end").expect_err("no ID").exit_code(), 2);
+    }
+}

@@ -1,0 +1,167 @@
+//! The scripts that are commands: the bundled ones, and those in the user's folder, which go before them.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use crate::script::Script;
+use crate::script::header::{Header, HeaderError};
+
+macro_rules! bundled {
+    ($($path:literal),+ $(,)?) => {
+        &[$(($path, include_str!(concat!("../../scripts/", $path, ".rhai")))),+]
+    };
+}
+
+/// Every file in `scripts/`, by its path without the ending.
+const BUNDLED: &[(&str, &str)] = bundled![
+    "agents/delete",
+    "agents/get",
+    "agents/list",
+    "deploy",
+    "ops/count-messages",
+    "ops/end-idle",
+    "ops/list-active",
+    "ops/resume-last",
+    "run",
+    "sessions/cancel",
+    "sessions/delete",
+    "sessions/end",
+    "sessions/get",
+    "sessions/list",
+    "sessions/messages",
+    "sessions/resume",
+    "sessions/send",
+];
+
+/// How deep folders of commands may be nested.
+const DEPTH: usize = 4;
+
+/// A command that is a script.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// `["sessions", "list"]`.
+    pub words: Vec<String>,
+    pub script: Script,
+    pub header: Result<Header, HeaderError>,
+    /// Whether it is one of ours, not a user's.
+    pub is_bundled: bool,
+}
+
+impl Command {
+    fn new(path: &str, file: Option<PathBuf>, text: Cow<'static, str>) -> Self {
+        let is_bundled = file.is_none();
+        let name = file.as_ref().map_or_else(|| format!("{path}.rhai"), |file| file.display().to_string());
+        Self {
+            words: path.split('/').map(str::to_owned).collect(),
+            header: Header::parse(&text),
+            script: Script { name, path: file, text },
+            is_bundled,
+        }
+    }
+
+    /// `sessions list`.
+    pub fn name(&self) -> String {
+        self.words.join(" ")
+    }
+
+    /// What it does, in a line.
+    pub fn summary(&self) -> String {
+        match &self.header {
+            Ok(header) => header.summary().to_owned(),
+            Err(error) => format!("(unusable: line {}: {error})", error.line),
+        }
+    }
+}
+
+/// All of them, sorted by name.
+#[derive(Clone, Debug)]
+pub struct Catalog(Vec<Command>);
+
+impl Catalog {
+    /// The bundled scripts and those in the user's folder. What can't be read there is passed over: a broken file
+    /// must not take the other commands away.
+    pub fn load(folder: &Path) -> Self {
+        let mut commands = Vec::new();
+        collect(folder, "", DEPTH, &mut commands);
+        for (path, text) in BUNDLED {
+            let command = Command::new(path, None, Cow::Borrowed(text));
+            if !commands.iter().any(|other: &Command| other.words == command.words) {
+                commands.push(command);
+            }
+        }
+        commands.sort_by(|a, b| a.words.cmp(&b.words));
+        Self(commands)
+    }
+
+    /// The commands, sorted by name.
+    pub fn commands(&self) -> &[Command] {
+        &self.0
+    }
+
+    /// The command of this name; words are divided by spaces or `/`.
+    pub fn find(&self, name: &str) -> Option<&Command> {
+        let words: Vec<&str> = name.split(['/', ' ']).filter(|word| !word.is_empty()).collect();
+        self.0.iter().find(|command| command.words == words)
+    }
+}
+
+fn collect(folder: &Path, prefix: &str, depth: usize, commands: &mut Vec<Command>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let Some(name) = path.file_stem().and_then(|name| name.to_str()).filter(|name| is_word(name)) else {
+            continue;
+        };
+        let command = format!("{prefix}{name}");
+        if path.is_dir() {
+            if depth > 1 {
+                collect(&path, &format!("{command}/"), depth - 1, commands);
+            }
+        } else if path.extension().is_some_and(|ending| ending == "rhai")
+            && let Ok(text) = std::fs::read_to_string(&path)
+        {
+            commands.push(Command::new(&command, Some(path), Cow::Owned(text)));
+        }
+    }
+}
+
+/// What can be typed as a command.
+fn is_word(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_file_was_forgotten() {
+        let mut found = Vec::new();
+        collect(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts")), "", DEPTH, &mut found);
+        let mut found: Vec<String> = found.iter().map(|command| command.words.join("/")).collect();
+        found.sort();
+        assert_eq!(found, BUNDLED.iter().map(|(path, _)| (*path).to_owned()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_header_is_good_and_says_something() {
+        for command in Catalog::load(Path::new("/nonexistent")).commands() {
+            let header = command.header.as_ref().expect("a good header");
+            assert!(header.summary().ends_with('.'), "{}: {}", command.name(), header.summary());
+            assert!(!header.examples.is_empty(), "{} has no example", command.name());
+        }
+    }
+
+    #[test]
+    fn a_users_script_goes_before_a_bundled_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("sessions")).expect("a folder");
+        std::fs::write(folder.path().join("sessions/list.rhai"), "//! Mine.\n").expect("a file");
+        std::fs::write(folder.path().join("sessions/.hidden.rhai"), "").expect("a file");
+        let catalog = Catalog::load(folder.path());
+        let command = catalog.find("sessions/list").expect("the command");
+        assert_eq!((command.summary().as_str(), command.is_bundled), ("Mine.", false));
+        assert_eq!(catalog.commands().len(), BUNDLED.len());
+    }
+}
