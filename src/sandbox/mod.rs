@@ -13,7 +13,11 @@ mod spawner;
 mod tree;
 mod wipe;
 #[cfg(test)]
+mod stage;
+#[cfg(test)]
 mod story;
+#[cfg(test)]
+mod walls;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,251 @@
+//! Where the drivers' tests play: folders, a spawner, and whose server it is.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::protocol::socket_pair;
+use super::*;
+
+/// The uid of `nobody`, as whom the tests of an ordinary user's server run where they themselves run as root.
+pub(super) const NOBODY: u32 = 65534;
+/// The uid of sessions where the server is root.
+pub(super) const SESSION: u32 = 1_900_000_007;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Makes this very binary a spawner, as `lib::run` does with the product's: before there is a second thread, which in
+/// a test binary means before its own main.
+#[used]
+#[expect(unsafe_code, reason = "a function in this section runs before main")]
+// SAFETY: the section holds pointers to functions of this type, and this one is sound before main: it only reads the
+// environment, which libc has set up by then, unless this process is to be a spawner and never gets to main.
+#[unsafe(link_section = ".init_array")]
+static BECOME_SPAWNER: extern "C" fn() = {
+    #[expect(clippy::disallowed_methods, reason = "stands in for main")]
+    extern "C" fn become_spawner() {
+        match std::env::var(SPAWNER_VARIABLE).as_deref() {
+            Err(_) => return,
+            Ok("no-namespaces") => allow_no_namespaces(),
+            Ok("masked-proc") => mask_proc(),
+            Ok(_) => {}
+        }
+        std::process::exit(spawner_main());
+    }
+    become_spawner
+};
+const SPAWNER_VARIABLE: &str = "SUPERSERVE_TEST_SPAWNER";
+
+/// What a machine's owner does who sets user.max_user_namespaces to 0.
+fn allow_no_namespaces() {
+    unshare(rustix::thread::UnshareFlags::NEWUSER);
+    fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
+}
+
+/// What a container does that hides a part of /proc.
+fn mask_proc() {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    unshare(rustix::thread::UnshareFlags::NEWUSER | rustix::thread::UnshareFlags::NEWNS);
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    mount("tmpfs", "/proc/sys", "tmpfs", MountFlags::RDONLY, None).unwrap();
+}
+
+/// Makes this process, which has one thread, root in new namespaces.
+fn unshare(namespaces: rustix::thread::UnshareFlags) {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    #[expect(unsafe_code, reason = "rustix warns of UnshareFlags::FILES")]
+    // SAFETY: the descriptors stay shared.
+    unsafe { rustix::thread::unshare_unsafe(namespaces) }.unwrap();
+    fs::write("/proc/self/setgroups", "deny").unwrap();
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1")).unwrap();
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).unwrap();
+}
+
+/// Whose server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Server {
+    /// The user who runs the tests.
+    Me,
+    Nobody,
+}
+
+pub(super) fn servers() -> &'static [Server] {
+    match rustix::process::geteuid().is_root() {
+        true => &[Server::Me, Server::Nobody],
+        false => &[Server::Me],
+    }
+}
+
+pub(super) struct Stage {
+    pub(super) folder: TempDir,
+    pub(super) server: Server,
+    pub(super) spawner: Spawner,
+    /// Pids of the spawners that were started.
+    pub(super) pids: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Stage {
+    pub(super) fn new(server: Server) -> Self {
+        Self::on(server, "as-it-is")
+    }
+
+    /// On a machine as the spawner makes it for itself.
+    pub(super) fn on(server: Server, machine: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let pids = Arc::new(Mutex::new(Vec::new()));
+        let started = pids.clone();
+        let launch = move || -> io::Result<OwnedFd> {
+            let (ours, theirs) = socket_pair()?;
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "stands in for the daemon, which starts the spawner"
+            )]
+            let mut command = std::process::Command::new(std::env::current_exe()?);
+            command
+                .arg(format!("spawner-of-{}-", std::process::id()))
+                .env(SPAWNER_VARIABLE, machine)
+                .stdin(Stdio::from(theirs))
+                .stdout(Stdio::null());
+            if server == Server::Nobody {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            let mut child = command.spawn()?;
+            started.lock().unwrap().push(child.id());
+            std::thread::spawn(move || child.wait());
+            Ok(ours)
+        };
+        let stage = Self { folder, server, spawner: Spawner::new(Arc::new(launch)), pids };
+        for name in ["workspace", "home", "runtime"] {
+            fs::create_dir(stage.path(name)).unwrap();
+            fs::set_permissions(stage.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        if server == Server::Nobody {
+            for path in
+                [stage.folder.path(), &stage.path("workspace"), &stage.path("home"), &stage.path("runtime")]
+            {
+                chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+        stage
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(super) fn native(&self) -> native::Native {
+        native::Native::new(self.spawner.clone())
+    }
+
+    pub(super) fn none(&self) -> none::None {
+        none::None::new(self.spawner.clone())
+    }
+
+    pub(super) fn spec(&self, argv: &[&str]) -> Spec {
+        Spec {
+            name: "story".to_owned(),
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            env: Vec::new(),
+            workspace: self.path("workspace"),
+            home: self.path("home"),
+            runtime: self.path("runtime"),
+            read_only: Vec::new(),
+            network: Network::None,
+            uid: SESSION,
+        }
+    }
+
+    /// Gives the lasting folders to the session, as the platform does before a start.
+    pub(super) fn own(&self, sandbox: &dyn Sandbox) {
+        if self.server == Server::Me {
+            sandbox.own(SESSION, &self.path("workspace")).unwrap();
+            sandbox.own(SESSION, &self.path("home")).unwrap();
+        }
+    }
+
+    pub(super) async fn start(&self, sandbox: &dyn Sandbox, argv: &[&str]) -> Process {
+        self.own(sandbox);
+        sandbox.start(&self.spec(argv)).await.unwrap()
+    }
+
+    /// What a shell command says, and how it ends.
+    pub(super) async fn run(&self, sandbox: &dyn Sandbox, script: &str) -> (String, Exit) {
+        let process = self.start(sandbox, &["sh", "-c", script]).await;
+        finish(process).await
+    }
+}
+
+/// Both outputs to their end, and the exit.
+pub(super) async fn finish(process: Process) -> (String, Exit) {
+    drop(process.stdin);
+    let (stdout, stderr) = (process.stdout, process.stderr);
+    let text = tokio::task::spawn_blocking(move || read_all(stdout) + &read_all(stderr)).await.unwrap();
+    let exit = process.tree.exited().await;
+    process.tree.kill().await;
+    (text, exit)
+}
+
+fn read_all(fd: OwnedFd) -> String {
+    rustix::io::ioctl_fionbio(&fd, false).unwrap();
+    let mut text = String::new();
+    fs::File::from(fd).read_to_string(&mut text).unwrap();
+    text
+}
+
+pub(super) async fn read_line(fd: &OwnedFd) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while Instant::now() < deadline {
+        match rustix::io::read(fd, &mut byte) {
+            Ok(0) => break,
+            Ok(_) if byte[0] == b'\n' => break,
+            Ok(_) => line.push(byte[0]),
+            Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+    String::from_utf8(line).unwrap()
+}
+
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// How many processes on the host have `marker` among their arguments.
+pub(super) fn marked(marker: &str) -> usize {
+    let entries = fs::read_dir("/proc").unwrap();
+    entries
+        .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
+        .filter(|line| String::from_utf8_lossy(line).contains(marker))
+        .count()
+}
+
+/// A shell that starts two daemons of the stubborn kind and says `up` when all three are there. Each has `marker`
+/// among its arguments.
+pub(super) fn stubborn(marker: &str) -> Vec<String> {
+    let daemon =
+        format!("setsid sh -c 'trap \"\" TERM INT HUP; echo up; while :; do sleep 1; done' {marker} &");
+    let script = format!("trap '' TERM; {daemon} {daemon} while :; do sleep 1; done");
+    ["sh", "-c", &script, marker].map(str::to_owned).to_vec()
+}
+
+pub(super) async fn start_stubborn(stage: &Stage, sandbox: &dyn Sandbox, marker: &str) -> Process {
+    stage.own(sandbox);
+    let process = sandbox.start(&Spec { argv: stubborn(marker), ..stage.spec(&[]) }).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(read_line(&process.stdout).await, "up");
+    }
+    assert!(marked(marker) >= 3);
+    process
+}
