@@ -306,7 +306,7 @@ fn reap(agent: Pid) -> Option<Exit> {
 }
 
 /// Kills children until there are none: those of a killed one become ours, as this process is a subreaper.
-fn kill_rest() {
+pub(super) fn kill_rest() {
     loop {
         for child in children() {
             // It may have ended meanwhile; it is not reaped yet, so the pid is still its own.
@@ -319,7 +319,7 @@ fn kill_rest() {
     }
 }
 
-/// This process's children.
+/// The children of this process, which must have one thread.
 pub(super) fn children() -> Vec<Pid> {
     fs::read_to_string("/proc/thread-self/children")
         .unwrap_or_default()

@@ -2,7 +2,8 @@
 //!
 //! A server with many threads can't fork safely, and a death signal is bound to the thread that forked. So the server
 //! executes its own binary once as the spawner, with a SOCK_SEQPACKET socket as its standard input, and it does
-//! nothing but start trees, pass their pidfds back and reap. It ends when that socket does.
+//! nothing but start trees, pass their pidfds back and reap. When that socket ends, it kills what is left, and ends when
+//! nothing is.
 
 use std::collections::HashSet;
 use std::fs;
@@ -143,6 +144,8 @@ impl Trees {
             if asked {
                 let (bytes, fds) = receive(&socket)?;
                 if bytes.is_empty() {
+                    // The server is gone. Whoever sees that this process has ended may count on its trees' end.
+                    init::kill_rest();
                     return Ok(());
                 }
                 self.start(fds);
