@@ -9,11 +9,13 @@ mod kernel;
 mod pipes;
 mod reply;
 mod scan;
+mod turn;
 mod verdict;
 #[cfg(test)]
 mod tests;
 
-pub use conversation::{Conversation, OpenError, TurnEnd};
+pub use conversation::{Conversation, OpenError};
+pub use turn::TurnEnd;
 
 use std::time::Duration;
 

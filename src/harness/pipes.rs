@@ -7,8 +7,8 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
-/// So much is read at once.
-const CHUNK: usize = 16 * 1024;
+/// So much is read at once, in bytes.
+pub const CHUNK: usize = 16 * 1024;
 
 /// The read end of a pipe; it is gone after its end.
 #[derive(Debug)]

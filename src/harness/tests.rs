@@ -480,6 +480,29 @@ async fn a_cancelled_agent_goes_on_or_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_done_survives_a_late_cancel() {
+    if !installed("python3") {
+        return;
+    }
+    let place = Place::new();
+    let (_, argv, code) = KINDS.iter().find(|kind| kind.0 == "python background thread").unwrap();
+    let mut agent = place.open(&[argv, &[*code][..]].concat()).await;
+    // The word comes at once, and the end of the turn is seen 100 ms after it.
+    let (end, text) = cancel_at_first_word(&mut agent, "0", 1).await;
+    assert_eq!((end, text.as_str()), (TurnEnd::Cancelled { exited: false }, "got 0"));
+    assert_eq!(reply(&mut agent, "0", 2).await, "got 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_on_stderr_holds_nothing_up() {
+    let place = Place::new();
+    let mut agent = place.open(&["sh", "-c", "while read -r l; do seq 200000 >&2; echo $l; done"]).await;
+    assert_eq!(reply(&mut agent, "x", 1).await, "x");
+    assert!(agent.stderr_tail().ends_with("199999\n200000\n"));
+    assert!(agent.stderr_tail().len() <= 4096);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_takes_too_long_is_ended() {
     let place = Place::new();
     let limits =
