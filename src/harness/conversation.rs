@@ -24,6 +24,12 @@ pub(super) const BETWEEN: Duration = Duration::from_millis(5);
 /// So they are asked for that much earlier; the one that comes too early is asked for again.
 const LATE: Duration = Duration::from_micros(900);
 
+/// The time so much later. A limit of hundreds of years is none.
+pub(super) fn after(now: Instant, limit: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    now.checked_add(limit).unwrap_or(now + YEAR)
+}
+
 /// A conversation. Dropping it kills the agent and all that it started.
 pub struct Conversation {
     pub(super) stdin: Sink,
@@ -132,7 +138,7 @@ impl Conversation {
 
     async fn start(&mut self) -> Result<(), OpenError> {
         let begin = Instant::now();
-        let deadline = begin + self.limits.startup;
+        let deadline = after(begin, self.limits.startup);
         let mut watch = Watch::new(self.rules(), begin);
         let mut banner = Banner::default();
         let ready = loop {

@@ -18,10 +18,16 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// The stderr of an agent, and its stray lines.
 #[derive(Debug)]
 pub struct Diary {
-    session: String,
+    log: Log,
     stderr: Lines,
     stray: Lines,
     tail: VecDeque<u8>,
+}
+
+/// The log, which no agent may fill.
+#[derive(Debug)]
+struct Log {
+    session: String,
     window: Option<Instant>,
     logged: u32,
     dropped: u64,
@@ -31,13 +37,10 @@ impl Diary {
     /// An empty one; `session` is named in each line of the log.
     pub fn new(session: &str) -> Self {
         Self {
-            session: session.to_owned(),
-            stderr: Lines::default(),
-            stray: Lines::default(),
+            log: Log { session: session.to_owned(), window: None, logged: 0, dropped: 0 },
+            stderr: Lines::up_to(MAX_LOGGED * 4),
+            stray: Lines::up_to(MAX_LOGGED * 4),
             tail: VecDeque::new(),
-            window: None,
-            logged: 0,
-            dropped: 0,
         }
     }
 
@@ -48,20 +51,42 @@ impl Diary {
         let over = (self.tail.len() + new.len()).saturating_sub(KEPT + 1);
         self.tail.drain(..over.min(self.tail.len()));
         self.tail.extend(new);
-        let mut lines = std::mem::take(&mut self.stderr);
-        lines.feed(bytes, |line| self.log("stderr", line.unwrap_or_else(|beginning| beginning)));
-        self.stderr = lines;
+        self.log.lines(&mut self.stderr, "stderr", bytes);
     }
 
     /// Takes what the agent printed outside of a turn.
     pub fn stray(&mut self, bytes: &[u8]) {
-        let mut lines = std::mem::take(&mut self.stray);
-        lines.feed(bytes, |line| self.log("stdout", line.unwrap_or_else(|beginning| beginning)));
-        self.stray = lines;
+        self.log.lines(&mut self.stray, "stdout", bytes);
     }
 
     /// Takes one line of the given origin.
     pub fn log(&mut self, from: &str, line: &[u8]) {
+        self.log.line(from, line);
+    }
+
+    /// Says something of our own about the agent.
+    pub fn note(&self, note: &str) {
+        tracing::warn!(target: "agent", session = %self.log.session, "{note}");
+    }
+
+    /// The last 4 KiB of stderr, from the first whole line on.
+    pub fn tail(&self) -> String {
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        let whole = match bytes.iter().position(|&byte| byte == b'\n') {
+            // Its beginning was cut off. A single line that is too long is better than nothing.
+            Some(end) if bytes.len() > KEPT && end + 1 < bytes.len() => &bytes[end + 1..],
+            _ => &bytes[..],
+        };
+        String::from_utf8_lossy(whole).into_owned()
+    }
+}
+
+impl Log {
+    fn lines(&mut self, lines: &mut Lines, from: &str, bytes: &[u8]) {
+        lines.feed(bytes, |line| self.line(from, line.unwrap_or_else(|beginning| beginning)));
+    }
+
+    fn line(&mut self, from: &str, line: &[u8]) {
         let now = Instant::now();
         if self.window.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
             if self.dropped > 0 {
@@ -79,22 +104,6 @@ impl Diary {
         let text: String = line.chars().take(MAX_LOGGED).collect();
         // `?` keeps escape sequences out of the log's terminal.
         tracing::info!(target: "agent", session = %self.session, from, line = ?text);
-    }
-
-    /// Says something of our own about the agent.
-    pub fn note(&self, note: &str) {
-        tracing::warn!(target: "agent", session = %self.session, "{note}");
-    }
-
-    /// The last 4 KiB of stderr, from the first whole line on.
-    pub fn tail(&self) -> String {
-        let bytes: Vec<u8> = self.tail.iter().copied().collect();
-        let whole = match bytes.iter().position(|&byte| byte == b'\n') {
-            // Its beginning was cut off. A single line that is too long is better than nothing.
-            Some(end) if bytes.len() > KEPT && end + 1 < bytes.len() => &bytes[end + 1..],
-            _ => &bytes[..],
-        };
-        String::from_utf8_lossy(whole).into_owned()
     }
 }
 

@@ -125,15 +125,28 @@ fn line(frame: &Value) -> Vec<u8> {
     line
 }
 
-/// Cuts a stream of bytes into lines of at most [`MAX_LINE`] bytes.
-#[derive(Debug, Default)]
+/// Cuts a stream of bytes into lines.
+#[derive(Debug)]
 pub struct Lines {
+    /// The longest line, in bytes without its newline.
+    limit: usize,
     partial: Vec<u8>,
     /// The current line was too long; the rest of it is being passed over.
     skipping: bool,
 }
 
+impl Default for Lines {
+    fn default() -> Self {
+        Self::up_to(MAX_LINE)
+    }
+}
+
 impl Lines {
+    /// Of lines of at most so many bytes, without their newlines.
+    pub fn up_to(limit: usize) -> Self {
+        Self { limit, partial: Vec::new(), skipping: false }
+    }
+
     /// Takes the next bytes and gives `each` the lines that they complete, without their newlines. Of a line that
     /// is too long, only its beginning is given, as `Err`, and once.
     pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Result<&[u8], &[u8]>)) {
@@ -156,8 +169,8 @@ impl Lines {
         if self.skipping {
             return;
         }
-        if self.partial.len() + bytes.len() > MAX_LINE {
-            self.partial.extend_from_slice(&bytes[..MAX_LINE - self.partial.len()]);
+        if self.partial.len() + bytes.len() > self.limit {
+            self.partial.extend_from_slice(&bytes[..self.limit - self.partial.len()]);
             each(Err(&self.partial));
             self.partial.clear();
             self.skipping = true;

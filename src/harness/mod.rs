@@ -1,5 +1,9 @@
 //! How to hold one conversation with an agent process, and when a turn of it is over.
 //!
+//! An agent that speaks frames, or signals on its FIFO, says itself when a turn is over. Of any other, `scan` asks the
+//! kernel what each of its tasks waits for, and `verdict` says from that whether it waits for its next message. An exit
+//! ends a turn too. A timer decides only where the kernel's answer leaves it open.
+//!
 //! Not here: starting the process (sandbox), and what a conversation means to a session (platform).
 
 mod conversation;

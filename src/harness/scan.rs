@@ -475,3 +475,99 @@ fn epoll_entry(line: &str) -> Option<(i32, u64)> {
     let events = fields.find(|&field| field == "events:").and_then(|_| fields.next())?;
     Some((fd, u64::from_str_radix(events, 16).ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_read() {
+        let call = Call::parse("0 0x3 0x7f 0x20000 0x0 0xffffffff 0x1 0x7ffd 0x7f63\n").unwrap();
+        assert_eq!((call.number, call.args[0], call.int(4)), (0, 3, -1));
+        for none in ["running\n", "-1 0x7ffd 0x7f63\n", "", "0 0x3\n", "0 3 3 3 3 3 3"] {
+            assert!(Call::parse(none).is_none(), "{none}");
+        }
+    }
+
+    #[test]
+    fn other_lines_are_read() {
+        let line = "tfd:        5 events:       19 data:                5  pos:0 ino:1f sdev:e";
+        assert_eq!(epoll_entry(line), Some((5, 0x19)));
+        assert_eq!(epoll_entry("pos:\t0"), None);
+        assert_eq!(runtime("123 4 5\n"), Some((123, 5)));
+        assert_eq!(runtime("123\n"), None);
+    }
+
+    struct Started(Child, OwnedFd);
+
+    impl Drop for Started {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "something to look at")]
+    fn start(argv: &[&str]) -> Started {
+        let mut child = Command::new(argv[0])
+            .args(&argv[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap().into();
+        Started(child, stdin)
+    }
+
+    /// The first scan of which this holds.
+    fn until(started: &Started, root_is_init: bool, holds: impl Fn(&Scan) -> bool) -> Scan {
+        let root = i32::try_from(started.0.id()).unwrap();
+        let begin = Instant::now();
+        loop {
+            let scan = scan(root, root_is_init, Some(started.1.as_fd())).unwrap();
+            if holds(&scan) {
+                return scan;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(20), "{scan:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn classes(scan: &Scan) -> Vec<(Stdin, Rest)> {
+        scan.tasks.iter().map(|task| (task.stdin, task.rest)).collect()
+    }
+
+    #[test]
+    fn a_tree_tells_what_it_does() {
+        let reads = (Stdin::Reads, Rest::Asleep);
+        let idle = (Stdin::No, Rest::Asleep);
+        let cat = start(&["cat"]);
+        until(&cat, false, |scan| classes(scan) == [reads]);
+        let sleep = start(&["sleep", "60"]);
+        let unread = || rustix::io::write(&sleep.1, b"abc").unwrap();
+        until(&sleep, false, |scan| classes(scan) == [(Stdin::No, Rest::Timed)] && scan.unread == 0);
+        unread();
+        assert_eq!(until(&sleep, false, |_| true).unread, 3);
+        let busy = start(&["sh", "-c", "while :; do :; done"]);
+        until(&busy, false, |scan| classes(scan) == [(Stdin::No, Rest::Busy)]);
+        // A shell that waits for the one that reads; as an init it is not looked at.
+        let shell = start(&["sh", "-c", "cat; :"]);
+        let scan = until(&shell, false, |scan| classes(scan) == [idle, reads]);
+        assert_eq!(scan.tasks[1].parent, scan.tasks[0].pid);
+        until(&shell, true, |scan| classes(scan) == [reads]);
+    }
+
+    #[test]
+    fn what_is_gone_is_busy_or_nothing() {
+        let mut gone = start(&["true"]);
+        let root = i32::try_from(gone.0.id()).unwrap();
+        // A zombie is no task any more.
+        until(&gone, false, |scan| scan.tasks.is_empty());
+        gone.0.wait().unwrap();
+        assert_eq!(scan(root, false, Some(gone.1.as_fd())).unwrap().tasks, []);
+    }
+}

@@ -269,6 +269,22 @@ while True:
 "#,
     ),
     (
+        "python select",
+        PYTHON,
+        r#"
+import os, select, time
+wait = select.poll(); wait.register(0, select.POLLIN)
+turn = 0
+while True:
+    turn += 1
+    if turn % 2: wait.poll()
+    else: select.select([0], [], [])
+    for s in os.read(0, 65536).decode().split():
+        time.sleep(float(s)); print('got', s)
+    open(os.environ['TRUTH'], 'a').write('x')
+"#,
+    ),
+    (
         "asyncio reader",
         PYTHON,
         r#"

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Output;
-use super::conversation::{BETWEEN, Conversation, Event, Mode, Wait};
+use super::conversation::{BETWEEN, Conversation, Event, Mode, Wait, after};
 use super::frames::{self, Frame};
 use super::reply::Reply;
 use super::scan::scan;
@@ -79,7 +79,7 @@ impl Conversation {
     /// the session. After `Exited` and `TimedOut`, and `Cancelled` with `exited`, there is no further turn.
     ///
     /// A receiver that takes nothing holds the agent up, but neither the limits nor `cancel`; one that is gone
-    /// loses what is said.
+    /// loses what is said. Don't drop the future: what the agent still says would belong to the next turn.
     pub async fn turn(
         &mut self,
         content: &str,
@@ -110,7 +110,7 @@ impl Conversation {
             reply: Reply::new(prompt),
             watch: None,
             stage: Stage::Running,
-            deadline: Instant::now() + self.limits.turn,
+            deadline: after(Instant::now(), self.limits.turn),
             gone: false,
         };
         self.stdin.send(&message);
@@ -309,7 +309,7 @@ impl Conversation {
     fn stop(&mut self, turn: &mut Turn, stage: Stage) {
         turn.stage = stage;
         let now = Instant::now();
-        turn.deadline = now + self.limits.cancel_grace;
+        turn.deadline = after(now, self.limits.cancel_grace);
         if let Some(watch) = &mut turn.watch {
             watch.stir(now);
         }
@@ -346,7 +346,7 @@ impl Conversation {
     /// Gives the receiver what is left of the reply. One that takes nothing can't hold the session up for ever.
     async fn deliver(&self, mut turn: Turn, output: &mpsc::Sender<Output>, cancel: &CancellationToken) {
         let grace = self.limits.cancel_grace;
-        let until = turn.deadline.max(Instant::now() + grace);
+        let until = turn.deadline.max(after(Instant::now(), grace));
         let given_up = async {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}

@@ -1,4 +1,6 @@
 //! From scans to a verdict: whether the agent waits for its next message. Pure: no clock, no I/O.
+//!
+//! Word from inside an interpreter (it is about to block in a read of stdin) would be one more input to [`Watch::see`].
 
 use std::time::Duration;
 
