@@ -44,14 +44,14 @@ struct Stage {
     sandbox: Arc<dyn sandbox::Sandbox>,
 }
 
-/// The spawner is the test binary itself, run as the sandbox's own tests do.
+/// The spawner is the test binary itself, which the sandbox's tests make into one by this variable.
 #[expect(clippy::disallowed_methods, reason = "the tests' stand-in for the daemon, which starts the spawner")]
 fn spawner() -> Spawner {
     Spawner::new(Arc::new(|| {
         let none = SocketFlags::CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, none, None)?;
         let mut child = std::process::Command::new(std::env::current_exe()?)
-            .args(["--ignored", "--exact", "sandbox::story::spawner_process", "--test-threads=1"])
+            .env("SUPERSERVE_TEST_SPAWNER", "1")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
