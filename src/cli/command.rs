@@ -27,14 +27,27 @@ pub enum Invocation {
     Eval(String),
     Repl,
     /// A command that is a script, by its name.
-    Script { name: String, args: Args },
+    Script {
+        name: String,
+        args: Args,
+    },
     /// `script FILE`, whose own header reads the rest.
-    ScriptFile { file: PathBuf, rest: Vec<OsString> },
+    ScriptFile {
+        file: PathBuf,
+        rest: Vec<OsString>,
+    },
     ScriptsList,
     ScriptsShow(String),
-    Serve { socket: Option<PathBuf>, sandbox: Option<SandboxChoice> },
-    ServerLogs { lines: usize },
-    ServerStart { sandbox: Option<SandboxChoice> },
+    Serve {
+        socket: Option<PathBuf>,
+        sandbox: Option<SandboxChoice>,
+    },
+    ServerLogs {
+        lines: usize,
+    },
+    ServerStart {
+        sandbox: Option<SandboxChoice>,
+    },
     ServerStatus,
     ServerStop,
 }
@@ -79,8 +92,10 @@ fn group(name: &str, commands: &[&scripts::Command], depth: usize) -> Command {
             Err(_) => Command::new(name.to_owned()).about(command.summary()),
         };
     }
-    let about = GROUPS.iter().find(|(group, _)| *group == name).map_or("Your own commands", |(_, about)| about);
-    let mut tree = Command::new(name.to_owned()).about(about).subcommand_required(true).arg_required_else_help(true);
+    let about =
+        GROUPS.iter().find(|(group, _)| *group == name).map_or("Your own commands", |(_, about)| about);
+    let mut tree =
+        Command::new(name.to_owned()).about(about).subcommand_required(true).arg_required_else_help(true);
     let mut below: BTreeMap<&str, Vec<&scripts::Command>> = BTreeMap::new();
     for command in commands.iter().filter(|command| command.words.len() > depth + 1) {
         below.entry(&command.words[depth + 1]).or_default().push(command);
@@ -103,7 +118,10 @@ fn fixed() -> [Command; 7] {
     let needs_one = |command: Command| command.subcommand_required(true).arg_required_else_help(true);
     [
         Command::new("completions").about("Print a completion script for a shell").arg(
-            Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(clap_complete::Shell)),
+            Arg::new("shell")
+                .value_name("SHELL")
+                .required(true)
+                .value_parser(value_parser!(clap_complete::Shell)),
         ),
         Command::new("eval")
             .about("Evaluate an expression and print its value")
@@ -122,7 +140,9 @@ fn fixed() -> [Command; 7] {
                     .value_parser(value_parser!(OsString)),
             ),
         needs_one(Command::new("scripts").about("Which commands are scripts, and their text"))
-            .subcommand(Command::new("list").about("List the commands that are scripts, and which file each runs"))
+            .subcommand(
+                Command::new("list").about("List the commands that are scripts, and which file each runs"),
+            )
             .subcommand(
                 Command::new("show")
                     .about("Print a command's script")
@@ -158,7 +178,12 @@ fn fixed() -> [Command; 7] {
 
 fn globals() -> [Arg; 5] {
     let flag = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).global(true).help(help).help_heading("Everywhere")
+        Arg::new(name)
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .global(true)
+            .help(help)
+            .help_heading("Everywhere")
     };
     [
         flag("json", "Print JSON"),
@@ -215,9 +240,9 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
     let text = |name: &str| leaf.get_one::<String>(name).cloned().unwrap_or_default();
     let sandbox = || SandboxChoice::from_word(&text("sandbox"));
     let invocation = match words.as_slice() {
-        ["completions"] => Invocation::Completions(
-            leaf.get_one("shell").copied().unwrap_or(clap_complete::Shell::Bash),
-        ),
+        ["completions"] => {
+            Invocation::Completions(leaf.get_one("shell").copied().unwrap_or(clap_complete::Shell::Bash))
+        }
         ["eval"] => Invocation::Eval(text("expression")),
         ["repl"] => Invocation::Repl,
         ["script"] => Invocation::ScriptFile {
@@ -225,10 +250,12 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
             rest: leaf.get_many::<OsString>("rest").unwrap_or_default().cloned().collect(),
         },
         ["scripts", "list"] => Invocation::ScriptsList,
-        ["scripts", "show"] => {
-            Invocation::ScriptsShow(leaf.get_many::<String>("name").unwrap_or_default().cloned().collect::<Vec<_>>().join(" "))
+        ["scripts", "show"] => Invocation::ScriptsShow(
+            leaf.get_many::<String>("name").unwrap_or_default().cloned().collect::<Vec<_>>().join(" "),
+        ),
+        ["serve"] => {
+            Invocation::Serve { socket: leaf.get_one::<PathBuf>("socket").cloned(), sandbox: sandbox() }
         }
-        ["serve"] => Invocation::Serve { socket: leaf.get_one::<PathBuf>("socket").cloned(), sandbox: sandbox() },
         ["server", "logs"] => Invocation::ServerLogs { lines: leaf.get_one("lines").copied().unwrap_or(100) },
         ["server", "start"] => Invocation::ServerStart { sandbox: sandbox() },
         ["server", "status"] => Invocation::ServerStatus,
@@ -317,7 +344,10 @@ mod tests {
         for line in ["--json sessions list", "sessions --json list", "sessions list --json"] {
             let (globals, invocation) = typed(line).expect(line);
             assert!(globals.options.json, "{line}");
-            assert!(matches!(invocation, Invocation::Script { name, .. } if name == "sessions list"), "{line}");
+            assert!(
+                matches!(invocation, Invocation::Script { name, .. } if name == "sessions list"),
+                "{line}"
+            );
         }
         assert!(!typed("sessions list").expect("a command").0.options.json);
     }

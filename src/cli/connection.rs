@@ -38,7 +38,10 @@ pub fn watch_ctrl_c(interrupt: Interrupt) {
     let _ = std::thread::Builder::new().name("ctrl-c".into()).spawn(watch);
 }
 
-#[expect(clippy::disallowed_methods, reason = "somebody who presses Ctrl-C twice wants out, whatever still runs")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "somebody who presses Ctrl-C twice wants out, whatever still runs"
+)]
 fn end() -> ! {
     std::process::exit(INTERRUPTED)
 }

@@ -207,7 +207,10 @@ fn bad_header(script: &Script, error: &HeaderError) -> Report {
     let place = Place { file: script.name.clone(), line: error.line, column: 1, source };
     Report {
         place: Some(place),
-        ..Report::usage(error.message.clone(), "superserve scripts show sessions list is an example of a header.")
+        ..Report::usage(
+            error.message.clone(),
+            "superserve scripts show sessions list is an example of a header.",
+        )
     }
 }
 

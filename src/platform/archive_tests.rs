@@ -62,8 +62,10 @@ fn refused(entries: &[Vec<u8>]) -> Error {
     let place = Place::new();
     let error = place.unpack(entries).err().expect("refused");
     assert_eq!(std::fs::read_to_string(place.0.path().join("secret")).expect("the file"), "secret");
-    let around: Vec<_> =
-        std::fs::read_dir(place.0.path()).expect("a folder").map(|e| e.expect("an entry").file_name()).collect();
+    let around: Vec<_> = std::fs::read_dir(place.0.path())
+        .expect("a folder")
+        .map(|e| e.expect("an entry").file_name())
+        .collect();
     assert_eq!(around.len(), 2, "{around:?}");
     error
 }

@@ -99,10 +99,10 @@ impl Header {
             }
             "option" => {
                 let (short, name, rest) = named(rest)?;
-                let value = rest
-                    .strip_prefix('<')
-                    .and_then(|rest| rest.split_once('>'))
-                    .ok_or_else(|| format!("@option {name} needs its value's name: @option {name} <VALUE> what it is"))?;
+                let value =
+                    rest.strip_prefix('<').and_then(|rest| rest.split_once('>')).ok_or_else(|| {
+                        format!("@option {name} needs its value's name: @option {name} <VALUE> what it is")
+                    })?;
                 let kind = Kind::Option(value.0.to_owned());
                 self.add(Argument { name, kind, short, about: value.1.trim().to_owned() })
             }
@@ -119,7 +119,9 @@ impl Header {
             _ => None,
         });
         match last {
-            Some((_, true)) => return Err(format!("@arg {name} stands behind one that takes all that follow")),
+            Some((_, true)) => {
+                return Err(format!("@arg {name} stands behind one that takes all that follow"));
+            }
             Some((false, _)) if required => {
                 return Err(format!("@arg {name} is required and stands behind one that is not"));
             }
@@ -138,7 +140,8 @@ impl Header {
             return Err(format!("'{name}' is declared twice"));
         }
         if let Some(short) = argument.short
-            && (RESERVED_SHORT.contains(&short) || self.arguments.iter().any(|other| other.short == Some(short)))
+            && (RESERVED_SHORT.contains(&short)
+                || self.arguments.iter().any(|other| other.short == Some(short)))
         {
             return Err(format!("'-{short}' is taken"));
         }
@@ -170,7 +173,11 @@ fn named(text: &str) -> Result<(Option<char>, String, &str), String> {
 fn checked(name: &str) -> Result<String, String> {
     let fits = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-    if fits { Ok(name.to_owned()) } else { Err(format!("'{name}' is no name: use a-z, 0-9 and -, a letter first")) }
+    if fits {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("'{name}' is no name: use a-z, 0-9 and -, a letter first"))
+    }
 }
 
 #[cfg(test)]
@@ -190,7 +197,10 @@ mod tests {
             //! @example superserve x 1\nlet x = 1;\n//! not here\n";
         let header = Header::parse(text).expect("a header");
         assert!(header.is_present);
-        assert_eq!((header.about.as_str(), header.summary()), ("End sessions.\nAll of them.", "End sessions."));
+        assert_eq!(
+            (header.about.as_str(), header.summary()),
+            ("End sessions.\nAll of them.", "End sessions.")
+        );
         assert_eq!(header.examples, ["superserve x 1"]);
         let argument = |name: &str, kind, short, about: &str| Argument {
             name: name.to_owned(),
@@ -211,12 +221,24 @@ mod tests {
 
     #[test]
     fn mistakes_are_named_with_their_line() {
-        assert_eq!(error("//! x\n//! @flag json\n"), (2, "'json' belongs to every script and can't be declared".into()));
-        assert_eq!(error("//! @opt a"), (1, "unknown tag '@opt': use @arg, @option, @flag or @example".into()));
+        assert_eq!(
+            error("//! x\n//! @flag json\n"),
+            (2, "'json' belongs to every script and can't be declared".into())
+        );
+        assert_eq!(
+            error("//! @opt a"),
+            (1, "unknown tag '@opt': use @arg, @option, @flag or @example".into())
+        );
         assert_eq!(error("//! @flag a\n//! @flag a").1, "'a' is declared twice");
         assert_eq!(error("//! @flag -y force").1, "'-y' is taken");
-        assert_eq!(error("//! @arg a...\n//! @arg b").1, "@arg b stands behind one that takes all that follow");
-        assert_eq!(error("//! @arg a?\n//! @arg b").1, "@arg b is required and stands behind one that is not");
+        assert_eq!(
+            error("//! @arg a...\n//! @arg b").1,
+            "@arg b stands behind one that takes all that follow"
+        );
+        assert_eq!(
+            error("//! @arg a?\n//! @arg b").1,
+            "@arg b is required and stands behind one that is not"
+        );
         assert!(error("//! @option agent Only").1.contains("needs its value's name"));
         assert!(error("//! @arg A").1.contains("is no name"));
     }
