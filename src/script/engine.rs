@@ -1,10 +1,15 @@
-//! The engine's assembly, and the ways to run a script, an expression and a line of the REPL on it.
+//! The ways to run a script, an expression and a line of the REPL.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use super::functions::FunctionDoc;
-use super::{Args, Error, Host};
+use rhai::{AST, Array, Dynamic, EvalAltResult, Map, Module, Scope, Stmt};
+
+use super::diagnostic::Reporter;
+use super::functions::{self, FunctionDoc};
+use super::resolver::{Sources, without_interpreter};
+use super::runtime::Runtime;
+use super::{Arg, Args, Error, Host, assembly, completeness, output};
 
 /// A script's text and what it is called in errors.
 #[derive(Clone, Debug)]
@@ -34,39 +39,153 @@ pub enum Complete {
 
 /// Runs scripts. Not to be used on a worker of an async runtime: calls block on a runtime of its own.
 pub struct Engine {
-    #[allow(dead_code)]
-    host: Host,
+    engine: rhai::Engine,
+    runtime: Runtime,
+    sources: Sources,
+    repl: Repl,
+}
+
+/// What stays from one line of the REPL to the next.
+#[derive(Default)]
+struct Repl {
+    scope: Scope<'static>,
+    imports: AST,
+    functions: AST,
+    lines: usize,
 }
 
 impl Engine {
     /// An engine with everything that scripts can call. Makes no connection.
     pub fn new(host: Host) -> Self {
-        Self { host }
+        let runtime = Runtime::new(host);
+        let sources = Sources::default();
+        Self { engine: assembly::assemble(&runtime, &sources), runtime, sources, repl: Repl::default() }
     }
 
     /// Runs a script from its beginning, in a scope of its own.
-    pub fn run(&mut self, _script: &Script, _args: Args) -> Result<Outcome, Error> {
-        Ok(Outcome::Done)
+    pub fn run(&mut self, script: &Script, args: Args) -> Result<Outcome, Error> {
+        self.evaluate(script, args, |_, _| Ok(()))
     }
 
     /// Evaluates and prints: a string raw, unit nothing, sessions as a table; with `--json` everything as JSON.
-    pub fn eval(&mut self, _expression: &str) -> Result<Outcome, Error> {
-        Ok(Outcome::Done)
+    pub fn eval(&mut self, expression: &str) -> Result<Outcome, Error> {
+        let script = Script { name: "eval".into(), path: None, text: expression.to_owned().into() };
+        self.evaluate(&script, Args::default(), |runtime, value| output::show(runtime, value))
+    }
+
+    fn evaluate(
+        &mut self,
+        script: &Script,
+        args: Args,
+        show: impl FnOnce(&Runtime, &Dynamic) -> Result<(), super::failure::Failure>,
+    ) -> Result<Outcome, Error> {
+        let limit = self.runtime.host().limits.text;
+        if script.text.len() > limit {
+            return Err(Error::Usage {
+                message: format!("{} is larger than a script may be: {} MiB", script.name, limit >> 20),
+                hint: None,
+                place: None,
+            });
+        }
+        self.sources.add(&script.name, &script.text, script.path.clone());
+        let args = self.args(args);
+        self.runtime.set_args(args.clone());
+        let mut scope = Scope::new();
+        scope.push_dynamic("args", args);
+        let result = self
+            .engine
+            .compile_with_scope(&scope, without_interpreter(&script.text))
+            .map_err(Box::<EvalAltResult>::from)
+            .and_then(|mut ast| {
+                ast.set_source(&script.name);
+                self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast)
+            })
+            .and_then(|value| {
+                show(&self.runtime, &value).map_err(|error| error.at_position(rhai::Position::NONE))
+            });
+        self.outcome(&script.name, result)
     }
 
     /// Evaluates a line of the REPL and prints its value; variables, functions and imports stay.
-    pub fn line(&mut self, _line: &str) -> Result<Outcome, Error> {
-        Ok(Outcome::Done)
+    pub fn line(&mut self, line: &str) -> Result<Outcome, Error> {
+        self.runtime.host().interrupt.reset();
+        if self.repl.lines == 0 {
+            self.runtime.set_args(Dynamic::from(Array::new()));
+        }
+        self.repl.lines += 1;
+        let name = format!("repl {}", self.repl.lines);
+        self.sources.add(&name, line, None);
+        // What an earlier line has imported is unknown to the compiler.
+        self.engine.set_strict_variables(self.repl.imports.statements().is_empty());
+        let compiled = self.engine.compile_with_scope(&self.repl.scope, line);
+        self.engine.set_strict_variables(true);
+        let result = compiled.map_err(Box::<EvalAltResult>::from).and_then(|mut ast| {
+            ast.set_source(&name);
+            let mut whole = self.repl.imports.merge(&self.repl.functions).merge(&ast);
+            whole.set_source(&name);
+            let value = self.engine.eval_ast_with_scope::<Dynamic>(&mut self.repl.scope, &whole)?;
+            self.repl.functions = self.repl.functions.merge(&ast.clone_functions_only());
+            let imports = ast.statements().iter().filter(|statement| matches!(statement, Stmt::Import(..)));
+            self.repl.imports = self.repl.imports.merge(&AST::new(imports.cloned(), Module::new()));
+            output::show(&self.runtime, &value).map_err(|error| error.at_position(rhai::Position::NONE))
+        });
+        self.outcome(&name, result)
     }
 
     /// Whether the REPL must read on before it can evaluate this.
-    pub fn completeness(&self, _text: &str) -> Complete {
-        Complete::Complete
+    pub fn completeness(&self, text: &str) -> Complete {
+        completeness::completeness(&self.engine, text)
     }
 
     /// Everything that scripts can call, sorted by module and name.
     pub fn functions(&self) -> Vec<FunctionDoc> {
-        Vec::new()
+        functions::all(&self.engine)
+    }
+
+    /// `args` as scripts see it. The flags that belong to every script stand there too.
+    fn args(&self, args: Args) -> Dynamic {
+        let options = self.runtime.options();
+        match args {
+            Args::List(list) => list.into_iter().map(Dynamic::from).collect::<Array>().into(),
+            Args::Named(named) => {
+                let mut map: Map = [
+                    ("dry_run", options.dry_run),
+                    ("json", options.json),
+                    ("no_trunc", options.no_trunc),
+                    ("yes", options.yes),
+                ]
+                .into_iter()
+                .map(|(name, given)| (name.into(), given.into()))
+                .collect();
+                map.extend(named.into_iter().map(|(name, arg)| (name.as_str().into(), value_of(arg))));
+                map.into()
+            }
+        }
+    }
+
+    fn outcome(&self, main: &str, result: Result<(), Box<EvalAltResult>>) -> Result<Outcome, Error> {
+        let changes = self.runtime.take_changes();
+        let exit = self.runtime.take_exit();
+        if let Some(message) = self.runtime.take_output_error() {
+            return Err(Error::Io { message });
+        }
+        match (exit, result) {
+            (Some(code), _) => Ok(Outcome::Exit(code)),
+            (None, Ok(())) => Ok(Outcome::Done),
+            (None, Err(error)) => {
+                let reporter = Reporter { engine: &self.engine, sources: &self.sources };
+                Err(reporter.report(main, *error, changes))
+            }
+        }
+    }
+}
+
+fn value_of(arg: Arg) -> Dynamic {
+    match arg {
+        Arg::Flag(given) => given.into(),
+        Arg::Many(values) => values.into_iter().map(Dynamic::from).collect::<Array>().into(),
+        Arg::Text(None) => Dynamic::UNIT,
+        Arg::Text(Some(text)) => text.into(),
     }
 }
 

@@ -1,16 +1,147 @@
-//! What scripts can call, as documentation.
+//! What scripts can call, as documentation: read back from the engine, so that it can't differ from what runs.
+
+use serde_json::Value;
 
 /// One function, getter or operator that scripts can call, from the same text that documents it in the source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FunctionDoc {
-    /// `end`, or `idle` of a getter.
-    pub name: String,
     /// `sessions` of `sessions::list`; empty for global functions and methods.
     pub module: String,
-    /// As it is written: `list(options: Map) -> Sessions`.
+    /// `end`, or `idle` of a getter.
+    pub name: String,
+    /// As it is written: `list(options: Map) -> Sessions`, `Session.idle -> Duration`.
     pub signature: String,
     /// Markdown, without the comment's slashes.
     pub doc: String,
     /// The text of each block marked `rhai`.
     pub examples: Vec<String>,
+}
+
+/// All of ours, sorted.
+pub fn all(engine: &rhai::Engine) -> Vec<FunctionDoc> {
+    let mut found = Vec::new();
+    let metadata = engine.gen_fn_metadata_to_json(false).unwrap_or_default();
+    if let Ok(metadata) = serde_json::from_str::<Value>(&metadata) {
+        collect(&metadata, "", &mut found);
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The names of everything that can be called, the language's own functions among them; getters as `get$name`.
+pub fn names(engine: &rhai::Engine) -> Vec<String> {
+    let metadata = engine.gen_fn_metadata_to_json(true).unwrap_or_default();
+    let Ok(metadata) = serde_json::from_str::<Value>(&metadata) else { return Vec::new() };
+    let of = |value: &Value| -> Vec<String> {
+        let functions = value["functions"].as_array().into_iter().flatten();
+        functions.filter_map(|function| function["name"].as_str().map(str::to_owned)).collect()
+    };
+    let mut names = of(&metadata);
+    names.extend(
+        metadata["modules"].as_object().into_iter().flat_map(|modules| modules.values()).flat_map(of),
+    );
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn collect(metadata: &Value, module: &str, found: &mut Vec<FunctionDoc>) {
+    for function in metadata["functions"].as_array().into_iter().flatten() {
+        let name = function["name"].as_str().unwrap_or_default();
+        if is_operator(name) {
+            continue;
+        }
+        let lines = function["docComments"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let doc = lines.map(without_slashes).collect::<Vec<_>>().join("\n");
+        found.push(FunctionDoc {
+            module: module.to_owned(),
+            name: name.strip_prefix("get$").unwrap_or(name).to_owned(),
+            signature: signature(name, function),
+            examples: examples(&doc),
+            doc,
+        });
+    }
+    for (name, inner) in metadata["modules"].as_object().into_iter().flatten() {
+        collect(inner, name, found);
+    }
+}
+
+fn is_operator(name: &str) -> bool {
+    !name.starts_with("index$") && !name.starts_with(|c: char| c.is_alphabetic())
+}
+
+/// Lines of one comment come as one text.
+fn without_slashes(text: &str) -> String {
+    let line = |line: &str| {
+        let line = line.trim_start().trim_start_matches("///");
+        line.strip_prefix(' ').unwrap_or(line).to_owned()
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn signature(name: &str, function: &Value) -> String {
+    let parameter = |parameter: &Value| {
+        let kind = plain_type(parameter["type"].as_str().unwrap_or("value"));
+        (parameter["name"].as_str().unwrap_or("value").to_owned(), kind)
+    };
+    let parameters: Vec<(String, String)> =
+        function["params"].as_array().into_iter().flatten().map(parameter).collect();
+    let answer = match plain_type(function["returnType"].as_str().unwrap_or("()")).as_str() {
+        "()" | "" => String::new(),
+        answer => format!(" -> {answer}"),
+    };
+    if let Some(field) = name.strip_prefix("get$") {
+        let of = parameters.first().map_or("value", |(_, kind)| kind);
+        return format!("{of}.{field}{answer}");
+    }
+    let listed = |parameters: &[(String, String)]| {
+        parameters.iter().map(|(name, kind)| format!("{name}: {kind}")).collect::<Vec<_>>().join(", ")
+    };
+    if name.starts_with("index$") {
+        let of = parameters.first().map_or("value", |(_, kind)| kind);
+        return format!("{of}[{}]{answer}", listed(parameters.get(1..).unwrap_or_default()));
+    }
+    format!("{name}({}){answer}", listed(&parameters))
+}
+
+/// A type as scripts know it.
+fn plain_type(text: &str) -> String {
+    let inner = text
+        .trim()
+        .trim_start_matches("Result<")
+        .trim_start_matches("Fallible<")
+        .trim_start_matches("&mut ")
+        .split([',', '>'])
+        .next()
+        .unwrap_or_default()
+        .trim();
+    match inner.rsplit("::").next().unwrap_or(inner) {
+        "&str" | "ImmutableString" | "String" | "string" => "String",
+        "Dynamic" | "?" => "value",
+        "f64" | "FLOAT" => "Float",
+        "FnPtr" | "Fn" => "Function",
+        "i64" | "INT" => "Int",
+        "bool" => "Bool",
+        other => other,
+    }
+    .to_owned()
+}
+
+/// The blocks of a documentation that are marked `rhai`.
+fn examples(doc: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Vec<&str>> = None;
+    for line in doc.lines() {
+        match (&mut open, line.trim()) {
+            (None, "```rhai") => open = Some(Vec::new()),
+            (Some(block), "```") => {
+                blocks.push(block.join("\n"));
+                open = None;
+            }
+            (Some(block), _) => block.push(line),
+            (None, _) => {}
+        }
+    }
+    blocks
 }

@@ -3,13 +3,34 @@
 //! It reaches the platform through a [`client::Client`](crate::client::Client) and the terminal through a trait,
 //! both given by `cli`. It knows neither the environment nor a process.
 
+mod agents;
+mod assembly;
+mod completeness;
+mod converse;
 mod diagnostic;
+mod duration;
+mod ending;
 mod engine;
+
+mod escape;
+mod failure;
+mod functions;
 pub mod header;
 mod host;
+mod listing;
+mod message;
+mod output;
+mod predicate;
+mod resolver;
+mod runtime;
+mod sequence;
+mod session;
+mod sessions;
+mod suggestion;
+mod time;
+mod value;
 
 pub use diagnostic::{Error, Place};
 pub use engine::{Complete, Engine, Outcome, Script, on_script_thread};
 pub use functions::FunctionDoc;
 pub use host::{Arg, Args, Connection, Host, Interrupt, Limits, Line, Options, Terminal};
-mod functions;

@@ -1,0 +1,415 @@
+//! Agents: finding, deploying and deleting them.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rhai::plugin::*;
+use rhai::{Map, NativeCallContext};
+use serde_json::Value;
+
+use super::failure::{At, Failure, Fallible};
+use super::output;
+use super::runtime::{Change, Runtime};
+use super::sequence::Sequence;
+use super::session::OptionMap;
+use super::time::Moment;
+use super::value;
+use crate::client::{self, Package};
+use crate::wire::agent::{DepsStatus, is_agent_name};
+use crate::wire::{self, AgentId, ErrorCode, Timestamp};
+
+/// An agent as the server last told it. `Agent` in scripts.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    agent: Rc<wire::Agent>,
+    /// By the call that gave this value.
+    deployed: bool,
+}
+
+impl From<wire::Agent> for Agent {
+    fn from(agent: wire::Agent) -> Self {
+        Self { agent: Rc::new(agent), deployed: false }
+    }
+}
+
+impl Agent {
+    pub const FIELDS: [&'static str; 9] = [
+        "id",
+        "name",
+        "command",
+        "revision",
+        "source_hash",
+        "network",
+        "created_at",
+        "updated_at",
+        "deployed",
+    ];
+
+    pub fn id(&self) -> String {
+        self.agent.id.to_string()
+    }
+
+    pub fn field(&self, name: &str) -> Option<Dynamic> {
+        let agent = &*self.agent;
+        Some(match name {
+            "command" => agent.command.as_deref().unwrap_or_default().into(),
+            "created_at" => Dynamic::from(Moment(agent.created_at)),
+            "deployed" => self.deployed.into(),
+            "id" => agent.id.as_str().into(),
+            "name" => agent.name.as_str().into(),
+            "network" => agent.network.as_str().into(),
+            "revision" => Dynamic::from_int(i64::try_from(agent.revision).unwrap_or(i64::MAX)),
+            "source_hash" => agent.source_hash.as_str().into(),
+            "updated_at" => Dynamic::from(Moment(agent.updated_at)),
+            _ => return None,
+        })
+    }
+
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(&*self.agent).unwrap_or_default()
+    }
+}
+
+/// Agents in an order. `Agents` in scripts.
+#[derive(Clone, Debug, Default)]
+pub struct Agents(pub Rc<Vec<Agent>>);
+
+impl Agents {
+    pub fn iter(&self) -> std::slice::Iter<'_, Agent> {
+        self.0.iter()
+    }
+}
+
+impl IntoIterator for Agents {
+    type Item = Dynamic;
+    type IntoIter = std::vec::IntoIter<Dynamic>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter().cloned().map(Dynamic::from).collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl Sequence for Agents {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn item(&self, place: usize) -> Dynamic {
+        Dynamic::from(self.0[place].clone())
+    }
+
+    fn pick(&self, places: &[usize]) -> Self {
+        Self(Rc::new(places.iter().map(|place| self.0[*place].clone()).collect()))
+    }
+}
+
+/// The agent of this name, if there is one.
+fn known(runtime: &Runtime, name: &str) -> Result<Option<wire::Agent>, Failure> {
+    match runtime.call(|client| async move { client.agent(name).await }) {
+        Ok(agent) => Ok(Some(agent)),
+        Err(Failure::Api(client::Error::Api { code: ErrorCode::NotFound, .. })) => Ok(None),
+        Err(other) => Err(other),
+    }
+}
+
+/// Deploys what is at this path, unless the server has just that.
+fn deploy(runtime: &Runtime, path: &Path, name: Option<&str>) -> Result<Agent, Failure> {
+    let package = Package::from_path(path, name)?;
+    let before = known(runtime, &package.name)?;
+    if let Some(agent) = before.clone().filter(|agent| agent.source_hash == package.source_hash) {
+        return Ok(agent.into());
+    }
+    if runtime.options().dry_run {
+        runtime.would(&format!("deploy {}", package.name))?;
+        let agent = before.unwrap_or_else(|| not_made(&package, runtime.now()));
+        return Ok(Agent { agent: Rc::new(agent), deployed: true });
+    }
+    let agent = runtime.call(|client| async move { client.deploy(package).await })?;
+    runtime.changed(Change::DeployAgent);
+    runtime.err(&format!("Deployed {} (revision {})\n", agent.name, agent.revision));
+    Ok(Agent { agent: Rc::new(agent), deployed: true })
+}
+
+/// What `--dry-run` gives for an agent that was not deployed: with an ID of zeros.
+fn not_made(package: &Package, now: i64) -> wire::Agent {
+    let now = Timestamp::from_millis(now);
+    wire::Agent {
+        id: AgentId::from_random(0),
+        name: package.name.clone(),
+        command: package.config.command.clone(),
+        environment_keys: Vec::new(),
+        required_secrets: package.config.secrets.clone(),
+        deps_status: DepsStatus::None,
+        deps_error: None,
+        created_at: now,
+        updated_at: now,
+        revision: 1,
+        source_hash: package.source_hash.clone(),
+        network: package.config.network,
+    }
+}
+
+/// What `run X` means by X.
+fn target(runtime: &Runtime, text: &str) -> Result<Agent, Failure> {
+    if text.is_empty() {
+        return Err(Failure::Usage {
+            message: "the agent is empty".into(),
+            hint: Some("Give the name of a deployed agent or a path to one.".into()),
+        });
+    }
+    if text.starts_with('.') || text.contains('/') {
+        return deploy(runtime, Path::new(text), None);
+    }
+    let could_be_agent = is_agent_name(text) || text.starts_with(AgentId::PREFIX);
+    if could_be_agent && let Some(agent) = known(runtime, text)? {
+        return Ok(agent.into());
+    }
+    if Path::new(text).exists() {
+        return deploy(runtime, Path::new(text), None);
+    }
+    Err(client::Error::api(
+        ErrorCode::NotFound,
+        format!("Agent not found: no agent is called '{text}', and there is no such file or folder"),
+        "Run superserve agents list to see your agents, or give the path of one: superserve run ./folder."
+            .to_owned(),
+    )
+    .into())
+}
+
+fn delete(runtime: &Runtime, name: &str) -> Result<(), Failure> {
+    if runtime.options().dry_run {
+        let agent = runtime.call(|client| async move { client.agent(name).await })?;
+        return runtime.would(&format!("delete the agent {}", agent.name));
+    }
+    runtime.call(|client| async move { client.delete_agent(name).await })?;
+    runtime.changed(Change::DeleteAgent);
+    Ok(())
+}
+
+/// Functions in `agents::`.
+#[export_module]
+pub mod agent_module {
+    /// All agents, by name.
+    ///
+    /// ```rhai
+    /// for a in agents::list() { print(a.name); }
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn list(ctx: NativeCallContext) -> Fallible<Agents> {
+        let agents = Runtime::of(&ctx)?.call(|client| async move { client.agents().await }).at(&ctx)?;
+        Ok(Agents(Rc::new(agents.into_iter().map(Agent::from).collect())))
+    }
+
+    /// The agent with this name or ID. Error: `not_found`.
+    ///
+    /// ```rhai
+    /// print(agents::get("notes").revision);
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn get(ctx: NativeCallContext, name: &str) -> Fallible<Agent> {
+        Runtime::of(&ctx)?.call(|client| async move { client.agent(name).await }).map(Agent::from).at(&ctx)
+    }
+
+    /// Deletes the agent with this name or ID and ends its sessions. Error: `not_found`.
+    ///
+    /// ```rhai
+    /// agents::delete("notes");
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn delete(ctx: NativeCallContext, name: &str) -> Fallible<()> {
+        super::delete(&Runtime::of(&ctx)?, name).at(&ctx)
+    }
+
+    /// Deploys the agent in a folder, or a script with its folder, if it has changed since it was last deployed.
+    /// Says so on stderr: `Deployed notes (revision 2)`. Errors: the path is missing, the agent has no command or a
+    /// bad name.
+    ///
+    /// ```rhai
+    /// let agent = agents::deploy("examples/notes");
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn deploy(ctx: NativeCallContext, path: &str) -> Fallible<Agent> {
+        super::deploy(&Runtime::of(&ctx)?, Path::new(path), None).at(&ctx)
+    }
+
+    /// Deploys with options: `name` instead of the one in `superserve.yaml` or the folder's; `dir`, the folder that a
+    /// path is meant from (the current one if not given). The path may be `()` or `""`: then the folder itself.
+    ///
+    /// ```rhai
+    /// let agent = agents::deploy("examples/notes", #{ name: "notes" });
+    /// ```
+    #[rhai_fn(name = "deploy", volatile, return_raw)]
+    pub fn deploy_with(ctx: NativeCallContext, path: Dynamic, options: Map) -> Fallible<Agent> {
+        let runtime = Runtime::of(&ctx)?;
+        let read = || -> Result<(PathBuf, Option<String>), Failure> {
+            let mut map = OptionMap::new(options, "deploy", &["name", "dir"])?;
+            let path = if path.is_unit() {
+                String::new()
+            } else {
+                path.into_string().map_err(|_| Failure::script("the path of an agent must be text"))?
+            };
+            let folder = PathBuf::from(map.text("dir")?.unwrap_or_else(|| ".".to_owned()));
+            let whole = if path.is_empty() { folder } else { folder.join(path) };
+            Ok((whole, map.text("name")?))
+        };
+        let (path, name) = read().at(&ctx)?;
+        super::deploy(&runtime, &path, name.as_deref()).at(&ctx)
+    }
+
+    /// The agent that `superserve run` means: with a `/` or a leading `.` a path, which is deployed if it has changed;
+    /// else an agent's name or ID; else a path that exists. Error: `not_found`.
+    ///
+    /// ```rhai
+    /// sessions::create(agents::target("examples/notes")).send("remember to buy milk");
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn target(ctx: NativeCallContext, text: &str) -> Fallible<Agent> {
+        super::target(&Runtime::of(&ctx)?, text).at(&ctx)
+    }
+}
+
+/// An agent's fields, and what can be done with one.
+#[export_module]
+pub mod agent_methods {
+    use super::Moment as Time;
+
+    /// The ID: `agt_` and 12 hex digits.
+    ///
+    /// ```rhai
+    /// print(agents::get("notes").id);
+    /// ```
+    #[rhai_fn(get = "id", pure)]
+    pub fn id(agent: &mut Agent) -> String {
+        Agent::id(agent)
+    }
+
+    /// The name.
+    ///
+    /// ```rhai
+    /// print(agents::list()[0].name);
+    /// ```
+    #[rhai_fn(get = "name", pure)]
+    pub fn name(agent: &mut Agent) -> String {
+        agent.agent.name.clone()
+    }
+
+    /// The command that starts it; `""` if the server didn't say.
+    ///
+    /// ```rhai
+    /// print(agents::get("notes").command);
+    /// ```
+    #[rhai_fn(get = "command", pure)]
+    pub fn command(agent: &mut Agent) -> String {
+        agent.agent.command.clone().unwrap_or_default()
+    }
+
+    /// How often it was deployed, from 1.
+    ///
+    /// ```rhai
+    /// print(agents::get("notes").revision);
+    /// ```
+    #[rhai_fn(get = "revision", pure)]
+    pub fn revision(agent: &mut Agent) -> i64 {
+        i64::try_from(agent.agent.revision).unwrap_or(i64::MAX)
+    }
+
+    /// What its files and configuration hash to: 64 hex digits.
+    ///
+    /// ```rhai
+    /// print(agents::get("notes").source_hash);
+    /// ```
+    #[rhai_fn(get = "source_hash", pure)]
+    pub fn source_hash(agent: &mut Agent) -> String {
+        agent.agent.source_hash.clone()
+    }
+
+    /// What it sees of the network: `none` or `host`.
+    ///
+    /// ```rhai
+    /// print(agents::get("notes").network);
+    /// ```
+    #[rhai_fn(get = "network", pure)]
+    pub fn network(agent: &mut Agent) -> String {
+        agent.agent.network.as_str().to_owned()
+    }
+
+    /// When it was first deployed.
+    ///
+    /// ```rhai
+    /// print(agents::get("notes").created_at);
+    /// ```
+    #[rhai_fn(get = "created_at", pure)]
+    pub fn created_at(agent: &mut Agent) -> Time {
+        Moment(agent.agent.created_at)
+    }
+
+    /// When it was last deployed.
+    ///
+    /// ```rhai
+    /// print(agents::get("notes").updated_at);
+    /// ```
+    #[rhai_fn(get = "updated_at", pure)]
+    pub fn updated_at(agent: &mut Agent) -> Time {
+        Moment(agent.agent.updated_at)
+    }
+
+    /// Whether the call that gave this agent deployed it.
+    ///
+    /// ```rhai
+    /// if !agents::deploy("examples/notes").deployed { print("nothing has changed"); }
+    /// ```
+    #[rhai_fn(get = "deployed", pure)]
+    pub fn deployed(agent: &mut Agent) -> bool {
+        agent.deployed
+    }
+
+    /// Deletes it and ends its sessions. Error: `not_found`.
+    ///
+    /// ```rhai
+    /// agents::get("notes").delete();
+    /// ```
+    #[rhai_fn(name = "delete", pure, volatile, return_raw)]
+    pub fn delete_this(ctx: NativeCallContext, agent: &mut Agent) -> Fallible<()> {
+        super::delete(&Runtime::of(&ctx)?, agent.agent.id.as_str()).at(&ctx)
+    }
+
+    /// The agent as text: its name.
+    ///
+    /// ```rhai
+    /// print(agents::list()[0]);
+    /// ```
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn to_string(agent: &mut Agent) -> String {
+        agent.agent.name.clone()
+    }
+
+    /// Agents as text: their names.
+    ///
+    /// ```rhai
+    /// print(`${agents::list()}`);
+    /// ```
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn agents_to_string(agents: &mut Agents) -> String {
+        format!("[{}]", agents.iter().map(|agent| agent.agent.name.as_str()).collect::<Vec<_>>().join(", "))
+    }
+
+    /// Prints agents as a table, as `agents list` does.
+    ///
+    /// ```rhai
+    /// agents::list().table();
+    /// ```
+    #[rhai_fn(pure, volatile, return_raw)]
+    pub fn table(ctx: NativeCallContext, agents: &mut Agents) -> Fallible<()> {
+        output::table(&Runtime::of(&ctx)?, &Dynamic::from(agents.clone()), None).at(&ctx)
+    }
+
+    /// Agents as JSON: an array with the keys of `agents list --json`.
+    ///
+    /// ```rhai
+    /// print(agents::list().to_json());
+    /// ```
+    #[rhai_fn(pure)]
+    pub fn to_json(agents: &mut Agents) -> String {
+        output::pretty(&value::to_json(&Dynamic::from(agents.clone())))
+    }
+}

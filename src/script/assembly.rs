@@ -1,0 +1,125 @@
+//! The engine's assembly: limits, what scripts can call, and what the language leaves out.
+
+use rhai::{Dynamic, Engine, ImmutableString, NativeCallContext, exported_module};
+
+use super::agents::{self, Agent, Agents};
+use super::duration::{self, Span, refuse_mixed_comparisons};
+use super::ending::{self, Done, DoneRow};
+use super::failure::{self, Failure, Fallible};
+use super::message::{self, Message, Reply};
+use super::output;
+use super::resolver::{Resolver, Sources};
+use super::runtime::Runtime;
+use super::sequence;
+use super::session::{self, Session};
+use super::sessions::{self, Sessions};
+use super::time::{self, Moment};
+
+/// How deep expressions may nest, at the top and in functions. The engine's own default is tiny in debug builds.
+const EXPRESSION_DEPTH: usize = 128;
+
+pub fn assemble(runtime: &Runtime, sources: &Sources) -> Engine {
+    let mut engine = Engine::new();
+    language(&mut engine, runtime, sources);
+    types(&mut engine);
+    functions(&mut engine);
+    engine
+}
+
+fn language(engine: &mut Engine, runtime: &Runtime, sources: &Sources) {
+    let limits = runtime.host().limits;
+    engine
+        .set_max_strings_interned(0)
+        .set_max_operations(limits.operations)
+        .set_max_call_levels(limits.call_levels)
+        .set_max_expr_depths(EXPRESSION_DEPTH, EXPRESSION_DEPTH)
+        .set_max_string_size(limits.string)
+        .set_max_array_size(limits.array)
+        .set_max_map_size(limits.map)
+        .set_strict_variables(true)
+        .set_fail_on_invalid_map_property(true)
+        // It would escape the check of names before a script runs.
+        .disable_symbol("eval")
+        .set_default_tag(Dynamic::from(runtime.clone()))
+        .set_module_resolver(Resolver::new(sources.clone()));
+    let at_progress = runtime.clone();
+    engine.on_progress(move |_| at_progress.is_stopped().then_some(Dynamic::UNIT));
+    let at_print = runtime.clone();
+    engine.on_print(move |text| at_print.print(&format!("{text}\n")));
+    let at_debug = runtime.clone();
+    engine.on_debug(move |text, _, _| at_debug.err(&format!("{text}\n")));
+    let at_variable = runtime.clone();
+    // Functions don't see the script's variables; `args` is meant to be seen everywhere.
+    #[expect(deprecated, reason = "the call is stable in all but name")]
+    engine.on_var(move |name, _, context| {
+        Ok((name == "args" && !context.scope().contains("args")).then(|| at_variable.args()))
+    });
+}
+
+fn types(engine: &mut Engine) {
+    engine
+        .register_type_with_name::<Agent>("Agent")
+        .register_type_with_name::<Agents>("Agents")
+        .register_type_with_name::<Done>("Done")
+        .register_type_with_name::<DoneRow>("DoneRow")
+        .register_type_with_name::<Failure>("Error")
+        .register_type_with_name::<Message>("Message")
+        .register_type_with_name::<Moment>("Time")
+        .register_type_with_name::<Reply>("Reply")
+        .register_type_with_name::<Session>("Session")
+        .register_type_with_name::<Sessions>("Sessions")
+        .register_type_with_name::<Span>("Duration")
+        .register_iterator::<Agents>()
+        .register_iterator::<Done>()
+        .register_iterator::<Sessions>();
+    refuse_mixed_comparisons::<Span>(engine, "Compare with a duration: 2.hours, 30.minutes.");
+    refuse_mixed_comparisons::<Moment>(
+        engine,
+        "Compare with a time: ago(2.days), time(\"2026-03-09T10:15:00Z\").",
+    );
+    // A number and a text are never smaller or larger than each other; the engine would say false without a word.
+    for operator in ["<", "<=", ">", ">="] {
+        engine.register_fn(operator, |context: NativeCallContext, _: i64, _: ImmutableString| {
+            not_ordered(&context)
+        });
+        engine.register_fn(operator, |context: NativeCallContext, _: ImmutableString, _: i64| {
+            not_ordered(&context)
+        });
+    }
+}
+
+fn not_ordered(context: &NativeCallContext) -> Fallible<bool> {
+    Err(Failure::hinted(
+        "a number is compared with text",
+        "Write the number without quotes, or parse_int(text).",
+    )
+    .at(context))
+}
+
+fn functions(engine: &mut Engine) {
+    for module in [
+        exported_module!(agents::agent_methods),
+        exported_module!(duration::duration_methods),
+        exported_module!(ending::ending_methods),
+        exported_module!(failure::failure_methods),
+        exported_module!(message::message_methods),
+        exported_module!(output::output_functions),
+        exported_module!(sequence::agent_list),
+        exported_module!(sequence::agent_sequence),
+        exported_module!(sequence::array_functions),
+        exported_module!(sequence::array_sequence),
+        exported_module!(sequence::done_list),
+        exported_module!(sequence::session_list),
+        exported_module!(sequence::session_sequence),
+        exported_module!(session::session_methods),
+        exported_module!(sessions::session_calls),
+        exported_module!(sessions::sessions_methods),
+        exported_module!(time::time_methods),
+    ] {
+        engine.register_global_module(module.into());
+    }
+    let mut in_sessions = exported_module!(sessions::session_calls);
+    in_sessions.combine(exported_module!(sessions::session_module));
+    engine.register_static_module("sessions", in_sessions.into());
+    engine.register_static_module("agents", exported_module!(agents::agent_module).into());
+}

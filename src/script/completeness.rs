@@ -1,0 +1,114 @@
+//! Whether a text is whole, or the REPL must read on.
+
+use rhai::{Engine, LexError, ParseErrorType};
+
+use super::engine::Complete;
+
+/// Incomplete is what more text could make right; what is wrong already is complete.
+pub fn completeness(engine: &Engine, text: &str) -> Complete {
+    if has_open_comment(text) {
+        return Complete::Incomplete;
+    }
+    // Names are no matter here.
+    let lines = text.lines().count();
+    let Err(error) = engine.compile(text) else {
+        let last = text.trim_end().lines().last().unwrap_or_default().trim_start();
+        let documents = last.starts_with("///") && !last.starts_with("////");
+        return if documents { Complete::Incomplete } else { Complete::Complete };
+    };
+    let past_the_end = match error.position().line() {
+        None => false,
+        Some(line) => {
+            let length = text.lines().nth(line - 1).map_or(0, |text| text.trim_end().chars().count());
+            line > lines || (line == lines && error.position().position().unwrap_or(0) > length)
+        }
+    };
+    match error.err_type() {
+        ParseErrorType::VariableUndefined(_) | ParseErrorType::ModuleUndefined(_) => Complete::Complete,
+        ParseErrorType::UnexpectedEOF => Complete::Incomplete,
+        ParseErrorType::BadInput(LexError::UnterminatedString) => {
+            let opener =
+                error.position().line().and_then(|line| text.lines().nth(line - 1)).and_then(|line| {
+                    line.chars().nth(error.position().position().unwrap_or(1).saturating_sub(1))
+                });
+            if matches!(opener, Some('`' | '#')) { Complete::Incomplete } else { Complete::Complete }
+        }
+        _ if past_the_end => Complete::Incomplete,
+        _ => Complete::Complete,
+    }
+}
+
+/// Whether a `/*` is open at the end; the engine takes that without a word.
+fn has_open_comment(text: &str) -> bool {
+    let mut depth = 0_usize;
+    let mut letters = text.chars().peekable();
+    let mut quote = None;
+    while let Some(letter) = letters.next() {
+        match (quote, letter) {
+            (Some(_), '\\') if quote != Some('`') => {
+                letters.next();
+            }
+            (Some(open), letter) if open == letter => quote = None,
+            (Some(_), _) => {}
+            (None, '/') if letters.peek() == Some(&'*') => {
+                letters.next();
+                depth += 1;
+            }
+            (None, '*') if depth > 0 && letters.peek() == Some(&'/') => {
+                letters.next();
+                depth -= 1;
+            }
+            (None, _) if depth > 0 => {}
+            (None, '/') if letters.peek() == Some(&'/') => {
+                while letters.next_if(|letter| *letter != '\n').is_some() {}
+            }
+            (None, '"' | '`' | '\'') => quote = Some(letter),
+            (None, _) => {}
+        }
+    }
+    depth > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_lines_are_asked_for_only_where_they_help() {
+        let mut engine = Engine::new();
+        engine.set_strict_variables(true);
+        for text in [
+            "fn f() {",
+            "let x = [1,",
+            "if true {\n",
+            "list(",
+            "`a",
+            "/* a",
+            "x.",
+            "1 +",
+            "let x =",
+            "/// doc",
+            "#{ a: 1,",
+            "fn f(a",
+            "list().filter(|s|",
+            "/* a /* b */",
+        ] {
+            assert_eq!(completeness(&engine, text), Complete::Incomplete, "{text}");
+        }
+        for text in [
+            "1 + 1",
+            "let x = 1;",
+            "\"a",
+            ")",
+            "let 1",
+            "unknown",
+            "fn f() { 1 }",
+            "/* a */ 1",
+            "\"/*\"",
+            "// /*",
+            "",
+        ] {
+            assert_eq!(completeness(&engine, text), Complete::Complete, "{text}");
+        }
+    }
+}

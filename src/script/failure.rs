@@ -1,0 +1,132 @@
+//! What a function throws: a value that scripts can catch and read, and that says why the script stopped if they don't.
+
+use rhai::plugin::*;
+use rhai::{EvalAltResult, NativeCallContext, Position};
+
+use crate::client;
+
+/// What a native function of ours gives back.
+pub type Fallible<T> = Result<T, Box<EvalAltResult>>;
+
+/// Why a call failed. `Error` in scripts.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Api(#[from] client::Error),
+    #[error("{0}")]
+    Io(String),
+    #[error("{message}")]
+    Run { message: String, code: Option<String>, stderr: Option<String> },
+    #[error("{message}")]
+    Script { message: String, hint: Option<String> },
+    /// By Ctrl-C or `exit`: can't be caught.
+    #[error("stopped")]
+    Stopped,
+    #[error("{message}")]
+    Usage { message: String, hint: Option<String> },
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error.to_string())
+    }
+}
+
+impl Failure {
+    pub fn script(message: impl Into<String>) -> Self {
+        Self::Script { message: message.into(), hint: None }
+    }
+
+    pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Script { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// As the engine's error, at the place of this call.
+    pub fn at(self, context: &NativeCallContext) -> Box<EvalAltResult> {
+        self.at_position(context.call_position())
+    }
+
+    pub fn at_position(self, position: Position) -> Box<EvalAltResult> {
+        match self {
+            Self::Stopped => EvalAltResult::ErrorTerminated(Dynamic::UNIT, position).into(),
+            other => EvalAltResult::ErrorRuntime(Dynamic::from(other), position).into(),
+        }
+    }
+
+    fn code_word(&self) -> String {
+        match self {
+            Self::Api(error) => error.code().to_owned(),
+            Self::Io(_) => "io".to_owned(),
+            Self::Run { code, .. } => code.clone().unwrap_or_else(|| "run_failed".to_owned()),
+            Self::Script { .. } => "script".to_owned(),
+            Self::Stopped => "stopped".to_owned(),
+            Self::Usage { .. } => "usage".to_owned(),
+        }
+    }
+
+    pub fn hint_text(&self) -> Option<&str> {
+        match self {
+            Self::Api(error) => error.hint(),
+            Self::Script { hint, .. } | Self::Usage { hint, .. } => hint.as_deref(),
+            Self::Io(_) | Self::Run { .. } | Self::Stopped => None,
+        }
+    }
+}
+
+/// Carries a failure to the place of the call that it came from.
+pub trait At<T> {
+    fn at(self, context: &NativeCallContext) -> Fallible<T>;
+}
+
+impl<T, E: Into<Failure>> At<T> for Result<T, E> {
+    fn at(self, context: &NativeCallContext) -> Fallible<T> {
+        self.map_err(|error| error.into().at(context))
+    }
+}
+
+/// What scripts can read of an error that they caught.
+#[export_module]
+pub mod failure_methods {
+    use super::Failure as Error;
+
+    /// What went wrong, as a word to test: `not_found`, `ambiguous`, `busy`, `ended`, `expired`, `unreachable`, …;
+    /// of a failed run the run's own word (`timeout`, `agent_exited`, …).
+    ///
+    /// ```rhai
+    /// try { get("ffff"); } catch (e) { if e.code == "not_found" { print("no such session"); } }
+    /// ```
+    #[rhai_fn(get = "code", pure)]
+    pub fn code(error: &mut Error) -> String {
+        error.code_word()
+    }
+
+    /// What went wrong, as a sentence.
+    ///
+    /// ```rhai
+    /// try { get("ffff"); } catch (e) { print(e.message); }
+    /// ```
+    #[rhai_fn(get = "message", pure)]
+    pub fn message(error: &mut Error) -> String {
+        error.to_string()
+    }
+
+    /// What to do about it; `""` if there is nothing to say.
+    ///
+    /// ```rhai
+    /// try { get("ffff"); } catch (e) { print(e.hint); }
+    /// ```
+    #[rhai_fn(get = "hint", pure)]
+    pub fn hint(error: &mut Error) -> String {
+        error.hint_text().unwrap_or_default().to_owned()
+    }
+
+    /// The error as text: its sentence.
+    ///
+    /// ```rhai
+    /// try { get("ffff"); } catch (e) { print(`failed: ${e}`); }
+    /// ```
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn to_string(error: &mut Error) -> String {
+        error.to_string()
+    }
+}

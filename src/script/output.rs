@@ -1,0 +1,471 @@
+//! What a script says and asks: tables, JSON, warnings, questions, its end.
+
+use rhai::plugin::*;
+use rhai::{Array, Map, NativeCallContext};
+use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
+
+use super::Line;
+use super::agents::{Agent, Agents};
+use super::duration::Span;
+use super::ending::Done;
+use super::escape;
+use super::failure::{At, Failure, Fallible};
+use super::message::Message;
+use super::runtime::Runtime;
+use super::session::Session;
+use super::sessions::Sessions;
+use super::value;
+
+/// JSON with two spaces.
+pub fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+/// Prints a value as JSON.
+pub fn json(runtime: &Runtime, value: &Dynamic) -> Result<(), Failure> {
+    runtime.out(&format!("{}\n", pretty(&value::to_json(value))))
+}
+
+/// Prints what `eval` and the REPL show of a value.
+pub fn show(runtime: &Runtime, value: &Dynamic) -> Result<(), Failure> {
+    if runtime.options().json {
+        return json(runtime, value);
+    }
+    if value.is_unit() {
+        return Ok(());
+    }
+    if value.is::<Sessions>() || value.is::<Agents>() {
+        return table(runtime, value, None);
+    }
+    if let Some(session) = value.read_lock::<Session>() {
+        return table(runtime, &Dynamic::from(Sessions::from(vec![session.clone()])), None);
+    }
+    if let Some(agent) = value.read_lock::<Agent>() {
+        return table(runtime, &Dynamic::from(Agents(std::rc::Rc::new(vec![agent.clone()]))), None);
+    }
+    let is_rows = value.read_lock::<Array>().is_some_and(|array| {
+        !array.is_empty()
+            && array.iter().all(|row| row.is::<Session>() || row.is::<Message>() || row.is_map())
+    });
+    if is_rows || value.is::<Done>() {
+        return table(runtime, value, None);
+    }
+    if value.is_array() || value.is_map() {
+        return json(runtime, value);
+    }
+    runtime.out_text(&format!("{}\n", value::to_text(value)))
+}
+
+/// Prints rows as a table; as JSON if `--json` was given.
+pub fn table(runtime: &Runtime, rows: &Dynamic, columns: Option<Array>) -> Result<(), Failure> {
+    let columns = columns
+        .map(|columns| {
+            columns
+                .into_iter()
+                .map(|column| {
+                    column.into_string().map_err(|_| Failure::script("a column's name must be text"))
+                })
+                .collect::<Result<Vec<String>, _>>()
+        })
+        .transpose()?;
+    let now = runtime.now();
+    let items: Vec<Dynamic> = if let Some(sessions) = rows.read_lock::<Sessions>() {
+        sessions.iter().cloned().map(Dynamic::from).collect()
+    } else if let Some(agents) = rows.read_lock::<Agents>() {
+        agents.iter().cloned().map(Dynamic::from).collect()
+    } else if let Some(done) = rows.read_lock::<Done>() {
+        done.iter().cloned().map(Dynamic::from).collect()
+    } else if let Some(array) = rows.read_lock::<Array>() {
+        array.clone()
+    } else if rows.is_map() || rows.is::<Session>() || rows.is::<Agent>() {
+        vec![rows.clone()]
+    } else {
+        return Err(Failure::hinted(
+            format!("{} can't be shown as a table", value::type_name(rows)),
+            "A table's rows are sessions, agents, maps or arrays.",
+        ));
+    };
+    if runtime.options().json {
+        let Some(columns) = columns else { return json(runtime, &Dynamic::from(items)) };
+        let cut = items.iter().map(|item| {
+            let row = columns.iter().map(|name| Ok((name.into(), value::field(item, name, now)?)));
+            row.collect::<Result<Map, Failure>>().map(Dynamic::from)
+        });
+        return json(runtime, &Dynamic::from(cut.collect::<Result<Array, _>>()?));
+    }
+    let Some(columns) = columns.or_else(|| default_columns(&items)) else {
+        let lines: Vec<Vec<String>> = items.iter().map(cells_of_array).collect();
+        return runtime.out(&grid(None, &lines));
+    };
+    let lines = items
+        .iter()
+        .map(|item| {
+            columns
+                .iter()
+                .map(|name| match value::field(item, name, now) {
+                    // A map that lacks a column has an empty cell there.
+                    Err(_) if item.is_map() => Ok(String::new()),
+                    field => field.map(|value| escape::clean_line(&value::to_text(&value))),
+                })
+                .collect::<Result<Vec<_>, _>>()
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    runtime.out(&grid(Some(&columns), &lines))
+}
+
+fn default_columns(items: &[Dynamic]) -> Option<Vec<String>> {
+    let fixed = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect());
+    let first = items.first()?;
+    if first.is::<Session>() {
+        fixed(&["short_id", "agent", "title", "status", "message_count", "idle"])
+    } else if first.is::<Agent>() {
+        fixed(&["name", "id", "revision", "network", "updated_at"])
+    } else if first.is::<Message>() {
+        fixed(&["at", "role", "content"])
+    } else if first.is::<super::ending::DoneRow>() {
+        fixed(&["id", "ok", "error"])
+    } else if first.is_map() {
+        let mut names: Vec<String> = Vec::new();
+        for item in items {
+            for key in item.read_lock::<Map>()?.keys() {
+                if !names.iter().any(|name| name == key.as_str()) {
+                    names.push(key.to_string());
+                }
+            }
+        }
+        Some(names)
+    } else {
+        None
+    }
+}
+
+fn cells_of_array(item: &Dynamic) -> Vec<String> {
+    let cell = |value: &Dynamic| escape::clean_line(&value::to_text(value));
+    match item.read_lock::<Array>() {
+        Some(cells) => cells.iter().map(cell).collect(),
+        None => vec![cell(item)],
+    }
+}
+
+fn grid(header: Option<&[String]>, lines: &[Vec<String>]) -> String {
+    let all: Vec<&[String]> = header.into_iter().chain(lines.iter().map(Vec::as_slice)).collect();
+    let columns = all.iter().map(|line| line.len()).max().unwrap_or(0);
+    let width = |column: usize| {
+        all.iter().filter_map(|line| line.get(column)).map(|cell| cell.width()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for line in all {
+        let mut row = String::new();
+        for (cell, width) in line.iter().zip(&widths) {
+            row.push_str(cell);
+            row.extend(std::iter::repeat_n(' ', width - cell.width() + 2));
+        }
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// The answer to a yes-or-no question.
+fn confirm_on(runtime: &Runtime, question: &str) -> Result<bool, Failure> {
+    let options = runtime.options();
+    if options.yes || options.dry_run {
+        return Ok(true);
+    }
+    let terminal = &runtime.host().terminal;
+    if !terminal.in_is_terminal() {
+        return Err(Failure::Usage {
+            message: format!("a confirmation is needed, and nobody can answer: {question}"),
+            hint: Some("Give --yes to go on without being asked.".into()),
+        });
+    }
+    loop {
+        match terminal.read_line(&format!("{} [y/N] ", escape::clean_line(question)))? {
+            Line::Text(answer) => match answer.trim().to_ascii_lowercase().as_str() {
+                "y" | "yes" => return Ok(true),
+                "" | "n" | "no" => return Ok(false),
+                _ => {}
+            },
+            Line::End => return Ok(false),
+            Line::Interrupted => {
+                runtime.host().interrupt.set();
+                return Err(Failure::Stopped);
+            }
+        }
+    }
+}
+
+/// What a script says and asks.
+#[export_module]
+pub mod output_functions {
+    use super::Span as Duration;
+
+    /// Prints rows as a table: sessions and agents with the columns of their lists, maps with a column a key, arrays as
+    /// they are. With `--json` prints them as JSON instead.
+    ///
+    /// ```rhai
+    /// table(list(#{ status: "idle" }));
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn table(ctx: NativeCallContext, rows: Dynamic) -> Fallible<()> {
+        super::table(&Runtime::of(&ctx)?, &rows, None).at(&ctx)
+    }
+
+    /// Prints these columns of the rows: names of fields. Error: a row has no such field.
+    ///
+    /// ```rhai
+    /// table(list(), ["short_id", "title", "idle"]);
+    /// ```
+    #[rhai_fn(name = "table", volatile, return_raw)]
+    pub fn table_of(ctx: NativeCallContext, rows: Dynamic, columns: Array) -> Fallible<()> {
+        super::table(&Runtime::of(&ctx)?, &rows, Some(columns)).at(&ctx)
+    }
+
+    /// Prints a value as JSON, with two spaces. Sessions have the keys of `sessions list --json`; a duration is text.
+    ///
+    /// ```rhai
+    /// json(list().count_by("status"));
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn json(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
+        super::json(&Runtime::of(&ctx)?, &value).at(&ctx)
+    }
+
+    /// Prints a line on stdout. On a terminal the text loses escape sequences and control characters.
+    ///
+    /// ```rhai
+    /// print(`${list().len} sessions`);
+    /// ```
+    pub fn print(ctx: NativeCallContext, value: Dynamic) -> String {
+        // The engine writes what a function of this name gives.
+        text_of(&ctx, &value)
+    }
+
+    /// Prints a line on stderr.
+    ///
+    /// ```rhai
+    /// warn("nothing to do");
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn warn(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
+        let text = text_of(&ctx, &value);
+        Runtime::of(&ctx)?.err(&format!("{text}\n"));
+        Ok(())
+    }
+
+    /// Prints a line with a check mark on stderr: something was done.
+    ///
+    /// ```rhai
+    /// success("all sessions are ended");
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn success(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
+        let text = escape::clean_line(&text_of(&ctx, &value));
+        let terminal = &Runtime::of(&ctx)?.host().terminal.clone();
+        let mark = if terminal.err_colour() { "\u{1b}[32m✓\u{1b}[0m" } else { "✓" };
+        terminal.err(&format!("{mark} {text}\n"));
+        Ok(())
+    }
+
+    /// Prints a line with a cross on stderr: something failed, and the script goes on.
+    ///
+    /// ```rhai
+    /// for row in end(["ffff"]).failed { failure(row.error.message); }
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn failure(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
+        let text = escape::clean_line(&text_of(&ctx, &value));
+        let terminal = &Runtime::of(&ctx)?.host().terminal.clone();
+        let mark = if terminal.err_colour() { "\u{1b}[31m✗\u{1b}[0m" } else { "✗" };
+        terminal.err(&format!("{mark} {text}\n"));
+        Ok(())
+    }
+
+    /// Reads a line of stdin; the question is shown only on a terminal. `()` at the end of stdin.
+    ///
+    /// ```rhai
+    /// let name = prompt("Which agent? ");
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn prompt(ctx: NativeCallContext, question: &str) -> Fallible<Dynamic> {
+        let runtime = Runtime::of(&ctx)?;
+        match runtime.host().terminal.read_line(&escape::clean(question)).at(&ctx)? {
+            Line::Text(text) => Ok(text.into()),
+            Line::End => Ok(Dynamic::UNIT),
+            Line::Interrupted => {
+                runtime.host().interrupt.set();
+                Err(Failure::Stopped.at(&ctx))
+            }
+        }
+    }
+
+    /// Asks a yes-or-no question on the terminal; only `y` and `yes` mean yes. `--yes` and `--dry-run` answer yes.
+    /// Error: there is no terminal to ask at (exit code 2).
+    ///
+    /// ```rhai
+    /// let idle = list(#{ status: "idle" });
+    /// if confirm(`End ${idle.len} sessions?`) { idle.end(); }
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn confirm(ctx: NativeCallContext, question: &str) -> Fallible<bool> {
+        confirm_on(&Runtime::of(&ctx)?, question).at(&ctx)
+    }
+
+    /// All lines of stdin, as an array. At a terminal they are read until Ctrl-D.
+    ///
+    /// ```rhai
+    /// end(read_lines());
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn read_lines(ctx: NativeCallContext) -> Fallible<Array> {
+        let runtime = Runtime::of(&ctx)?;
+        let mut lines = Array::new();
+        loop {
+            match runtime.host().terminal.read_line("").at(&ctx)? {
+                Line::Text(text) => lines.push(text.into()),
+                Line::End => return Ok(lines),
+                Line::Interrupted => {
+                    runtime.host().interrupt.set();
+                    return Err(Failure::Stopped.at(&ctx));
+                }
+            }
+        }
+    }
+
+    /// Ends the script with this exit code, from any depth: 0 to 255. Can't be caught.
+    ///
+    /// ```rhai
+    /// exit(if list(#{ status: "failed" }).is_empty() { 0 } else { 1 });
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn exit(ctx: NativeCallContext, code: Dynamic) -> Fallible<()> {
+        let code =
+            if code.is_unit() { Some(0) } else { code.as_int().ok().and_then(|n| i32::try_from(n).ok()) };
+        match code.filter(|code| (0..=255).contains(code)) {
+            Some(code) => Err(Runtime::of(&ctx)?.exit(code).at(&ctx)),
+            None => Err(Failure::script("an exit code is a whole number from 0 to 255").at(&ctx)),
+        }
+    }
+
+    /// Ends the script with 0.
+    ///
+    /// ```rhai
+    /// exit();
+    /// ```
+    #[rhai_fn(name = "exit", volatile, return_raw)]
+    pub fn exit_well(ctx: NativeCallContext) -> Fallible<()> {
+        Err(Runtime::of(&ctx)?.exit(0).at(&ctx))
+    }
+
+    /// A variable of the environment; `()` if it isn't set.
+    ///
+    /// ```rhai
+    /// print(env("HOME"));
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn env(ctx: NativeCallContext, name: &str) -> Fallible<Dynamic> {
+        let runtime = Runtime::of(&ctx)?;
+        Ok((runtime.host().env)(name).map_or(Dynamic::UNIT, Dynamic::from))
+    }
+
+    /// Waits this long; Ctrl-C stops it.
+    ///
+    /// ```rhai
+    /// sleep(1.millis);
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn sleep(ctx: NativeCallContext, duration: Duration) -> Fallible<()> {
+        let time = std::time::Duration::from_millis(u64::try_from(duration.0).unwrap_or(0));
+        Runtime::of(&ctx)?
+            .block_on(async {
+                tokio::time::sleep(time).await;
+                Ok(())
+            })
+            .at(&ctx)
+    }
+
+    /// Waits so many seconds; Ctrl-C stops it.
+    ///
+    /// ```rhai
+    /// sleep(0);
+    /// ```
+    #[rhai_fn(name = "sleep", volatile, return_raw)]
+    pub fn sleep_seconds(ctx: NativeCallContext, seconds: i64) -> Fallible<()> {
+        sleep(ctx, Span(seconds.saturating_mul(1000)))
+    }
+
+    /// Waits so many seconds and parts of them; Ctrl-C stops it.
+    ///
+    /// ```rhai
+    /// sleep(0.001);
+    /// ```
+    #[rhai_fn(name = "sleep", volatile, return_raw)]
+    pub fn sleep_fraction(ctx: NativeCallContext, seconds: f64) -> Fallible<()> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a fraction of a millisecond doesn't matter; casts saturate"
+        )]
+        sleep(ctx, Span((seconds * 1000.0) as i64))
+    }
+
+    /// A value as JSON text on one line.
+    ///
+    /// ```rhai
+    /// print(to_json(#{ a: 1 }));   // {"a":1}
+    /// ```
+    #[rhai_fn(name = "to_json")]
+    pub fn to_json_text(value: Dynamic) -> String {
+        value::to_json(&value).to_string()
+    }
+
+    /// A value from JSON text. Error: it is no JSON.
+    ///
+    /// ```rhai
+    /// print(parse_json("[1, 2]").sum());   // 3
+    /// ```
+    #[rhai_fn(name = "parse_json", return_raw)]
+    pub fn from_json_text(ctx: NativeCallContext, text: &str) -> Fallible<Dynamic> {
+        serde_json::from_str(text)
+            .map(|json| value::from_json(&json))
+            .map_err(|error| Failure::script(format!("this is no JSON: {error}")))
+            .at(&ctx)
+    }
+
+    /// The text, cut to at most `columns` columns of a terminal, the last three of them `...` if something was cut.
+    /// A new string: the original stays.
+    ///
+    /// ```rhai
+    /// for s in list() { print(`${s.short_id}  ${s.title.shorten(30)}`); }
+    /// ```
+    pub fn shorten(text: &str, columns: i64) -> String {
+        super::shorten(text, usize::try_from(columns).unwrap_or(0))
+    }
+}
+
+/// A value as `print` shows it: as its type prints itself.
+fn text_of(ctx: &NativeCallContext, value: &Dynamic) -> String {
+    ctx.call_native_fn::<rhai::ImmutableString>("to_string", (value.clone(),))
+        .map_or_else(|_| value::to_text(value), |text| text.to_string())
+}
+
+fn shorten(text: &str, columns: usize) -> String {
+    use unicode_segmentation::UnicodeSegmentation;
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let dots = "...";
+    let room = columns.saturating_sub(dots.len());
+    let mut cut = String::new();
+    let mut used = 0;
+    for grapheme in text.graphemes(true) {
+        used += grapheme.width();
+        if used > room {
+            break;
+        }
+        cut.push_str(grapheme);
+    }
+    cut.push_str(&dots[..dots.len().min(columns)]);
+    cut
+}

@@ -1,0 +1,213 @@
+//! What a running script shares with the functions that it calls: the way to the server, output, and how it was stopped.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+
+use rhai::{Dynamic, NativeCallContext};
+
+use super::failure::{Failure, Fallible};
+use super::{Host, Options, escape};
+use crate::client::{self, Client};
+
+/// Cheap to clone; every native function finds it in its call's context.
+#[derive(Clone)]
+pub struct Runtime(Rc<State>);
+
+struct State {
+    host: Host,
+    tokio: OnceCell<tokio::runtime::Runtime>,
+    client: OnceCell<Client>,
+    /// The code of `exit(code)`, once it was called.
+    exit: Cell<Option<i32>>,
+    args: RefCell<Dynamic>,
+    /// Why stdout couldn't be written, where no call could throw it.
+    output_error: RefCell<Option<String>>,
+    /// What was changed on the server, counted by sort.
+    changes: RefCell<Vec<(Change, usize)>>,
+}
+
+/// A sort of change, for what an interrupted script says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    CancelRun,
+    CreateSession,
+    DeleteAgent,
+    DeployAgent,
+    EndSession,
+    ResumeSession,
+    SendMessage,
+}
+
+impl Change {
+    fn told(self, count: usize) -> String {
+        let (done, one) = match self {
+            Self::CancelRun => ("cancelled", "run"),
+            Self::CreateSession => ("created", "session"),
+            Self::DeleteAgent => ("deleted", "agent"),
+            Self::DeployAgent => ("deployed", "agent"),
+            Self::EndSession => ("ended", "session"),
+            Self::ResumeSession => ("resumed", "session"),
+            Self::SendMessage => ("sent", "message"),
+        };
+        format!("{done} {count} {one}{}", if count == 1 { "" } else { "s" })
+    }
+}
+
+impl Runtime {
+    pub fn new(host: Host) -> Self {
+        Self(Rc::new(State {
+            host,
+            tokio: OnceCell::new(),
+            client: OnceCell::new(),
+            exit: Cell::new(None),
+            args: RefCell::new(Dynamic::UNIT),
+            output_error: RefCell::new(None),
+            changes: RefCell::new(Vec::new()),
+        }))
+    }
+
+    /// The runtime of the engine that made this call.
+    pub fn of(context: &NativeCallContext) -> Fallible<Self> {
+        context.tag().and_then(|tag| tag.clone().try_cast::<Self>()).ok_or_else(|| {
+            Failure::script("this function works only inside superserve's own engine").at(context)
+        })
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    pub fn options(&self) -> Options {
+        self.0.host.options
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub fn now(&self) -> i64 {
+        self.0.host.clock.now_millis()
+    }
+
+    /// Runs `work` to its end, or until Ctrl-C.
+    pub fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let interrupt = self.0.host.interrupt.clone();
+        self.block_on_through(async move {
+            tokio::select! {
+                biased;
+                () = interrupt.wait() => Err(Failure::Stopped),
+                result = work => result,
+            }
+        })
+    }
+
+    /// Runs `work` to its end; it looks after Ctrl-C itself.
+    pub fn block_on_through<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let tokio = match self.0.tokio.get() {
+            Some(tokio) => tokio,
+            None => {
+                let made = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                self.0.tokio.get_or_init(|| made)
+            }
+        };
+        tokio.block_on(work)
+    }
+
+    /// The client; connects at the first call.
+    pub async fn client(&self) -> Result<Client, client::Error> {
+        if let Some(client) = self.0.client.get() {
+            return Ok(client.clone());
+        }
+        let client = self.0.host.connection.connect().await?;
+        Ok(self.0.client.get_or_init(|| client).clone())
+    }
+
+    /// One call to the server.
+    pub fn call<T, F: Future<Output = Result<T, client::Error>>>(
+        &self,
+        call: impl FnOnce(Client) -> F,
+    ) -> Result<T, Failure> {
+        self.block_on(async { Ok(call(self.client().await?).await?) })
+    }
+
+    /// Writes to stdout as is. A reader that has gone ends the script quietly.
+    pub fn out(&self, text: &str) -> Result<(), Failure> {
+        self.0.host.terminal.out(text).map_err(|error| {
+            if error.kind() == io::ErrorKind::BrokenPipe { self.exit(0) } else { Failure::from(error) }
+        })
+    }
+
+    /// Writes text that may come from the server to stdout: cleaned if that is a terminal.
+    pub fn out_text(&self, text: &str) -> Result<(), Failure> {
+        if self.0.host.terminal.out_is_terminal() { self.out(&escape::clean(text)) } else { self.out(text) }
+    }
+
+    /// What `print` writes. It can't throw: what fails stops the script.
+    pub fn print(&self, text: &str) {
+        match self.out_text(text) {
+            Ok(()) | Err(Failure::Stopped) => {}
+            Err(error) => {
+                self.0.output_error.borrow_mut().get_or_insert(error.to_string());
+            }
+        }
+    }
+
+    pub fn take_output_error(&self) -> Option<String> {
+        self.0.output_error.take()
+    }
+
+    /// Writes text that may come from the server to stderr, cleaned.
+    pub fn err(&self, text: &str) {
+        self.0.host.terminal.err(&escape::clean(text));
+    }
+
+    /// Tells what `--dry-run` withheld: on stdout, or on stderr if stdout is for JSON.
+    pub fn would(&self, what: &str) -> Result<(), Failure> {
+        let line = format!("would {}\n", escape::clean_line(what));
+        if self.options().json {
+            self.err(&line);
+            Ok(())
+        } else {
+            self.out(&line)
+        }
+    }
+
+    /// Ends the script with this code, from any depth: give the failure back.
+    pub fn exit(&self, code: i32) -> Failure {
+        self.0.exit.set(Some(code));
+        Failure::Stopped
+    }
+
+    pub fn take_exit(&self) -> Option<i32> {
+        self.0.exit.take()
+    }
+
+    /// Whether the engine must stop now.
+    pub fn is_stopped(&self) -> bool {
+        self.0.exit.get().is_some()
+            || self.0.host.interrupt.is_set()
+            || self.0.output_error.borrow().is_some()
+    }
+
+    pub fn args(&self) -> Dynamic {
+        self.0.args.borrow().clone()
+    }
+
+    pub fn set_args(&self, args: Dynamic) {
+        *self.0.args.borrow_mut() = args;
+    }
+
+    /// Remembers that something was changed.
+    pub fn changed(&self, change: Change) {
+        let mut changes = self.0.changes.borrow_mut();
+        match changes.iter_mut().find(|(known, _)| *known == change) {
+            Some((_, count)) => *count += 1,
+            None => changes.push((change, 1)),
+        }
+    }
+
+    /// What was changed since this was last asked, as a sentence's part: `ended 3 sessions, sent 1 message`.
+    pub fn take_changes(&self) -> String {
+        let changes = self.0.changes.take();
+        changes.into_iter().map(|(change, count)| change.told(count)).collect::<Vec<_>>().join(", ")
+    }
+}

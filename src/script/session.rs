@@ -1,0 +1,477 @@
+//! One session, as scripts hold it: its fields and what can be done with it.
+
+use std::rc::Rc;
+
+use rhai::plugin::*;
+use rhai::{Array, Map, NativeCallContext};
+use serde_json::Value;
+
+use super::converse::{self, Dialogue};
+use super::duration::Span;
+use super::failure::{At, Failure, Fallible};
+use super::message::{Message, Reply};
+use super::runtime::{Change, Runtime};
+use super::suggestion;
+use super::time::Moment;
+use crate::wire::{self, SessionId, Status, Timestamp};
+
+/// A session as the server last told it. `Session` in scripts.
+#[derive(Clone, Debug)]
+pub struct Session(pub Rc<wire::Session>);
+
+/// Of which sort a field is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Boolean,
+    Duration,
+    Number,
+    Status,
+    Text,
+    Time,
+}
+
+impl From<wire::Session> for Session {
+    fn from(session: wire::Session) -> Self {
+        Self(Rc::new(session))
+    }
+}
+
+impl Session {
+    /// Every field that scripts and predicates can name.
+    pub const FIELDS: [(&'static str, Kind); 15] = [
+        ("id", Kind::Text),
+        ("short_id", Kind::Text),
+        ("agent", Kind::Text),
+        ("agent_id", Kind::Text),
+        ("title", Kind::Text),
+        ("status", Kind::Status),
+        ("message_count", Kind::Number),
+        ("created_at", Kind::Time),
+        ("last_activity_at", Kind::Time),
+        ("age", Kind::Duration),
+        ("idle", Kind::Duration),
+        ("ended_at", Kind::Time),
+        ("end_reason", Kind::Text),
+        ("expires_at", Kind::Time),
+        ("error", Kind::Text),
+    ];
+
+    /// The field of this name; `now` in milliseconds since the Unix epoch.
+    pub fn field(&self, name: &str, now: i64) -> Option<Dynamic> {
+        let session = &*self.0;
+        let time = |at: Option<Timestamp>| at.map_or(Dynamic::UNIT, |at| Dynamic::from(Moment(at)));
+        Some(match name {
+            "age" => Dynamic::from(self.age(now)),
+            "agent" => self.agent().into(),
+            "agent_id" => session.agent_id.as_str().into(),
+            "created_at" => time(Some(session.created_at)),
+            "end_reason" => session.end_reason.map(wire::EndReason::as_str).unwrap_or_default().into(),
+            "ended_at" => time(session.ended_at),
+            "error" => session.error.as_deref().unwrap_or_default().into(),
+            "expires_at" => time(session.expires_at),
+            "id" => session.id.as_str().into(),
+            "idle" => Dynamic::from(self.idle(now)),
+            "last_activity_at" => time(Some(self.last_activity())),
+            "message_count" => Dynamic::from_int(i64::try_from(session.message_count).unwrap_or(i64::MAX)),
+            "short_id" => session.id.short().into(),
+            "status" => session.status.as_str().into(),
+            "title" => self.title().into(),
+            _ => return None,
+        })
+    }
+
+    /// What `--dry-run` gives for a session that was not created: pending, with an ID of zeros.
+    pub fn not_made(agent: &wire::Agent, title: Option<String>, now: i64) -> Self {
+        Self::from(wire::Session {
+            id: SessionId::from_random(0),
+            agent_id: agent.id.clone(),
+            agent_name: Some(agent.name.clone()),
+            status: Status::Pending,
+            title,
+            message_count: 0,
+            created_at: Timestamp::from_millis(now),
+            last_activity_at: None,
+            idle_timeout_seconds: None,
+            expires_at: None,
+            ended_at: None,
+            end_reason: None,
+            error: None,
+            isolation: None,
+        })
+    }
+
+    /// The agent's name, or its ID if the server gave none.
+    pub fn agent(&self) -> &str {
+        self.0.agent_name.as_deref().unwrap_or(self.0.agent_id.as_str())
+    }
+
+    pub fn title(&self) -> &str {
+        self.0.title.as_deref().unwrap_or_default()
+    }
+
+    /// When something last happened; its creation if nothing has.
+    pub fn last_activity(&self) -> Timestamp {
+        self.0.last_activity_at.unwrap_or(self.0.created_at)
+    }
+
+    /// 0 while a run is going on, else since the last activity.
+    pub fn idle(&self, now: i64) -> Span {
+        match self.0.status {
+            Status::Active => Span(0),
+            _ => Span(now.saturating_sub(self.last_activity().as_millis()).max(0)),
+        }
+    }
+
+    fn age(&self, now: i64) -> Span {
+        Span(now.saturating_sub(self.0.created_at.as_millis()).max(0))
+    }
+
+    /// Keys in the order of the page, then ours.
+    pub fn to_json(&self) -> Value {
+        let Ok(Value::Object(mut all)) = serde_json::to_value(&*self.0) else { return Value::Null };
+        let mut ordered = serde_json::Map::new();
+        for key in [
+            "id",
+            "agent_id",
+            "agent_name",
+            "title",
+            "status",
+            "message_count",
+            "created_at",
+            "last_activity_at",
+        ] {
+            if let Some(value) = all.remove(key) {
+                ordered.insert(key.to_owned(), value);
+            }
+        }
+        ordered.extend(all);
+        Value::Object(ordered)
+    }
+}
+
+/// Reads a script's map of options; refuses keys that it doesn't know. A key whose value is `()` counts as not given.
+pub struct OptionMap {
+    map: Map,
+    of: &'static str,
+    known: &'static [&'static str],
+}
+
+impl OptionMap {
+    pub fn new(map: Map, of: &'static str, known: &'static [&'static str]) -> Result<Self, Failure> {
+        match map.keys().find(|key| !known.contains(&key.as_str())) {
+            None => Ok(Self { map, of, known }),
+            Some(key) => Err(Failure::hinted(
+                format!("{of} has no option `{key}`"),
+                suggestion::did_you_mean(key, known.iter().copied())
+                    .unwrap_or_else(|| format!("Options: {}.", known.join(", "))),
+            )),
+        }
+    }
+
+    /// The option's value, if it was given.
+    pub fn take(&mut self, key: &str) -> Option<Dynamic> {
+        debug_assert!(self.known.contains(&key), "{key} is read but not known");
+        self.map.remove(key).filter(|value| !value.is_unit())
+    }
+
+    pub fn text(&mut self, key: &str) -> Result<Option<String>, Failure> {
+        self.take(key).map(|value| value.into_string().map_err(|_| self.wrong(key, "text"))).transpose()
+    }
+
+    pub fn flag(&mut self, key: &str) -> Result<bool, Failure> {
+        self.take(key)
+            .map(|value| value.as_bool().map_err(|_| self.wrong(key, "true or false")))
+            .transpose()
+            .map(Option::unwrap_or_default)
+    }
+
+    pub fn wrong(&self, key: &str, wanted: &str) -> Failure {
+        Failure::script(format!("the option `{key}` of {} must be {wanted}", self.of))
+    }
+}
+
+/// A session's fields, and what can be done with one.
+#[export_module]
+pub mod session_methods {
+    use super::Moment as Time;
+    use super::Span as Duration;
+
+    /// The whole ID: `ses_` and 32 hex digits.
+    ///
+    /// ```rhai
+    /// print(list()[0].id);
+    /// ```
+    #[rhai_fn(get = "id", pure)]
+    pub fn id(session: &mut Session) -> String {
+        session.0.id.to_string()
+    }
+
+    /// The first 12 digits of the ID, as `sessions list` shows them.
+    ///
+    /// ```rhai
+    /// print(list()[0].short_id);
+    /// ```
+    #[rhai_fn(get = "short_id", pure)]
+    pub fn short_id(session: &mut Session) -> String {
+        session.0.id.short().to_owned()
+    }
+
+    /// The agent's name.
+    ///
+    /// ```rhai
+    /// print(list()[0].agent);
+    /// ```
+    #[rhai_fn(get = "agent", pure)]
+    pub fn agent(session: &mut Session) -> String {
+        Session::agent(session).to_owned()
+    }
+
+    /// The agent's ID: `agt_` and 12 hex digits.
+    ///
+    /// ```rhai
+    /// print(list()[0].agent_id);
+    /// ```
+    #[rhai_fn(get = "agent_id", pure)]
+    pub fn agent_id(session: &mut Session) -> String {
+        session.0.agent_id.to_string()
+    }
+
+    /// The title: the first message, unless one was given. `""` if there is none.
+    ///
+    /// ```rhai
+    /// let demos = list().filter(|s| s.title.contains("demo"));
+    /// ```
+    #[rhai_fn(get = "title", pure)]
+    pub fn title(session: &mut Session) -> String {
+        Session::title(session).to_owned()
+    }
+
+    /// `active`, `idle`, `completed`, `ended`, `failed` or `pending`.
+    ///
+    /// ```rhai
+    /// let open = list().filter(|s| s.status != "ended");
+    /// ```
+    #[rhai_fn(get = "status", pure)]
+    pub fn status(session: &mut Session) -> String {
+        session.0.status.as_str().to_owned()
+    }
+
+    /// How many messages the user has sent.
+    ///
+    /// ```rhai
+    /// print(list()[0].message_count);
+    /// ```
+    #[rhai_fn(get = "message_count", pure)]
+    pub fn message_count(session: &mut Session) -> i64 {
+        i64::try_from(session.0.message_count).unwrap_or(i64::MAX)
+    }
+
+    /// When it was created.
+    ///
+    /// ```rhai
+    /// let old = list().filter(|s| s.created_at < ago(7.days));
+    /// ```
+    #[rhai_fn(get = "created_at", pure)]
+    pub fn created_at(session: &mut Session) -> Time {
+        Moment(session.0.created_at)
+    }
+
+    /// When something last happened in it; when it was created if nothing has.
+    ///
+    /// ```rhai
+    /// print(list()[0].last_activity_at);
+    /// ```
+    #[rhai_fn(get = "last_activity_at", pure)]
+    pub fn last_activity_at(session: &mut Session) -> Time {
+        Moment(session.last_activity())
+    }
+
+    /// How long ago it was created.
+    ///
+    /// ```rhai
+    /// let old = list().filter(|s| s.age > 7.days);
+    /// ```
+    #[rhai_fn(get = "age", pure, return_raw)]
+    pub fn age(ctx: NativeCallContext, session: &mut Session) -> Fallible<Duration> {
+        Ok(Session::age(session, Runtime::of(&ctx)?.now()))
+    }
+
+    /// How long nothing has happened in it: 0 while a run is going on, since its creation while it is pending.
+    ///
+    /// ```rhai
+    /// let stale = list().filter(|s| s.idle > 2.hours);
+    /// ```
+    #[rhai_fn(get = "idle", pure, return_raw)]
+    pub fn idle(ctx: NativeCallContext, session: &mut Session) -> Fallible<Duration> {
+        Ok(Session::idle(session, Runtime::of(&ctx)?.now()))
+    }
+
+    /// When it ended; `()` if it hasn't.
+    ///
+    /// ```rhai
+    /// let open = list().filter(|s| s.ended_at == ());
+    /// ```
+    #[rhai_fn(get = "ended_at", pure)]
+    pub fn ended_at(session: &mut Session) -> Dynamic {
+        session.field("ended_at", 0).unwrap_or_default()
+    }
+
+    /// Why it ended: `user`, `expired`, `agent_deleted`; `""` if it hasn't.
+    ///
+    /// ```rhai
+    /// let expired = list().filter(|s| s.end_reason == "expired");
+    /// ```
+    #[rhai_fn(get = "end_reason", pure)]
+    pub fn end_reason(session: &mut Session) -> String {
+        session.0.end_reason.map(wire::EndReason::as_str).unwrap_or_default().to_owned()
+    }
+
+    /// When it will expire if nothing happens in it; `()` if it won't.
+    ///
+    /// ```rhai
+    /// print(list()[0].expires_at);
+    /// ```
+    #[rhai_fn(get = "expires_at", pure)]
+    pub fn expires_at(session: &mut Session) -> Dynamic {
+        session.field("expires_at", 0).unwrap_or_default()
+    }
+
+    /// Why it failed; `""` if it hasn't.
+    ///
+    /// ```rhai
+    /// for s in list(#{ status: "failed" }) { print(`${s.short_id} ${s.error}`); }
+    /// ```
+    #[rhai_fn(get = "error", pure)]
+    pub fn error(session: &mut Session) -> String {
+        session.0.error.clone().unwrap_or_default()
+    }
+
+    /// All fields as a map.
+    ///
+    /// ```rhai
+    /// print(list()[0].to_map().title);
+    /// ```
+    #[rhai_fn(pure, return_raw)]
+    pub fn to_map(ctx: NativeCallContext, session: &mut Session) -> Fallible<Map> {
+        let now = Runtime::of(&ctx)?.now();
+        let fields = Session::FIELDS.iter();
+        Ok(fields.filter_map(|(name, _)| Some(((*name).into(), session.field(name, now)?))).collect())
+    }
+
+    /// Two sessions are the same if their IDs are.
+    ///
+    /// ```rhai
+    /// print(list()[0] == list()[0]);   // true
+    /// ```
+    #[rhai_fn(name = "==")]
+    pub fn equal(a: Session, b: Session) -> bool {
+        a.0.id == b.0.id
+    }
+
+    /// Two sessions are different if their IDs are.
+    ///
+    /// ```rhai
+    /// print(list()[0] != list()[0]);   // false
+    /// ```
+    #[rhai_fn(name = "!=")]
+    pub fn unequal(a: Session, b: Session) -> bool {
+        a.0.id != b.0.id
+    }
+
+    /// The session as text: its short ID.
+    ///
+    /// ```rhai
+    /// print(`first: ${list()[0]}`);
+    /// ```
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn to_string(session: &mut Session) -> String {
+        session.0.id.short().to_owned()
+    }
+
+    /// The session as the server knows it now. Errors: `not_found`.
+    ///
+    /// ```rhai
+    /// print(list()[0].refresh().status);
+    /// ```
+    #[rhai_fn(pure, volatile, return_raw)]
+    pub fn refresh(ctx: NativeCallContext, session: &mut Session) -> Fallible<Session> {
+        let id = session.0.id.clone();
+        Runtime::of(&ctx)?.call(|client| async move { client.session(&id).await }).map(Session::from).at(&ctx)
+    }
+
+    /// The transcript: an array of messages, each with `.role` (`user` or `agent`), `.content`, `.at`, `.run_id`, `.partial`.
+    ///
+    /// ```rhai
+    /// for m in list()[0].messages() { print(`${m.role}: ${m.content}`); }
+    /// ```
+    #[rhai_fn(pure, volatile, return_raw)]
+    pub fn messages(ctx: NativeCallContext, session: &mut Session) -> Fallible<Array> {
+        let id = session.0.id.clone();
+        let messages =
+            Runtime::of(&ctx)?.call(|client| async move { client.messages(&id).await }).at(&ctx)?;
+        Ok(messages.into_iter().map(|message| Dynamic::from(Message(Rc::new(message)))).collect())
+    }
+
+    /// Cancels the run that is going on. Gives the session as it is then; without a run nothing happens.
+    ///
+    /// ```rhai
+    /// for s in list(#{ status: "active" }) { s.cancel(); }
+    /// ```
+    #[rhai_fn(pure, volatile, return_raw)]
+    pub fn cancel(ctx: NativeCallContext, session: &mut Session) -> Fallible<Session> {
+        let runtime = Runtime::of(&ctx)?;
+        if runtime.options().dry_run {
+            runtime.would(&format!("cancel the run of {}", session.0.id.short())).at(&ctx)?;
+            return Ok(session.clone());
+        }
+        let id = session.0.id.clone();
+        let session = runtime.call(|client| async move { client.cancel_session(&id).await }).at(&ctx)?;
+        runtime.changed(Change::CancelRun);
+        Ok(session.into())
+    }
+
+    /// Sends a message and waits for the whole reply; nothing is printed. Ctrl-C cancels the run.
+    /// Errors: `busy`, `ended`, `expired`; of a failed run its own word (`timeout`, `agent_exited`, …).
+    ///
+    /// ```rhai
+    /// let s = sessions::create("notes");
+    /// print(s.send("remember to buy milk").text);
+    /// ```
+    #[rhai_fn(pure, volatile, return_raw)]
+    pub fn send(ctx: NativeCallContext, session: &mut Session, text: &str) -> Fallible<Reply> {
+        converse::send(&Runtime::of(&ctx)?, session, text).at(&ctx)
+    }
+
+    /// The dialogue of `superserve run` and `superserve sessions resume`, until the user leaves it.
+    /// Options: `prompt` (the first message), `single` (leave after one turn), `json` (one event a line),
+    /// `resumed` (say first which session this is). A prompt that was given with no terminal to go on at is the only turn.
+    ///
+    /// ```rhai
+    /// sessions::create("notes").converse(#{ prompt: "remember to buy milk", single: true });
+    /// ```
+    #[rhai_fn(pure, volatile, return_raw)]
+    pub fn converse(ctx: NativeCallContext, session: &mut Session, options: Map) -> Fallible<()> {
+        let runtime = Runtime::of(&ctx)?;
+        let read = || {
+            let mut map = OptionMap::new(options, "converse", &["prompt", "single", "json", "resumed"])?;
+            Ok(Dialogue {
+                prompt: map.text("prompt")?,
+                single: map.flag("single")?,
+                json: map.flag("json")? || runtime.options().json,
+                resumed: map.flag("resumed")?,
+            })
+        };
+        let dialogue = read().map_err(|error: Failure| error.at(&ctx))?;
+        converse::converse(&runtime, session, dialogue).at(&ctx)
+    }
+
+    /// The dialogue, from the user's first line on.
+    ///
+    /// ```rhai
+    /// sessions::create("notes").converse();
+    /// ```
+    #[rhai_fn(name = "converse", pure, volatile, return_raw)]
+    pub fn converse_plainly(ctx: NativeCallContext, session: &mut Session) -> Fallible<()> {
+        converse(ctx, session, Map::new())
+    }
+}
