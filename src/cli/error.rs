@@ -89,7 +89,6 @@ impl From<&script::Error> for Report {
     fn from(error: &script::Error) -> Self {
         match error {
             script::Error::Api { error, place } => Self { place: place.clone(), ..Self::from(error) },
-            script::Error::BrokenPipe => Self { silent: true, ..Self::default() },
             script::Error::Interrupted { done } => {
                 let message =
                     if done.is_empty() { "interrupted".to_owned() } else { format!("interrupted; {done}") };

@@ -51,9 +51,6 @@ pub enum Error {
     /// The terminal or a pipe could not be read or written.
     #[error("{message}")]
     Io { message: String },
-    /// Nobody reads stdout any more.
-    #[error("broken pipe")]
-    BrokenPipe,
     /// An agent's run failed. `code` is the run's own word (`timeout`, `agent_exited`, …), `stderr` the agent's last lines.
     #[error("{message}")]
     Run { message: String, code: Option<String>, stderr: Option<String>, place: Option<Place> },
