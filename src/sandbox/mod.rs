@@ -42,19 +42,6 @@ pub enum Choice {
     None,
 }
 
-impl std::str::FromStr for Choice {
-    type Err = ();
-
-    fn from_str(word: &str) -> Result<Self, ()> {
-        match word {
-            "auto" => Ok(Self::Auto),
-            "native" => Ok(Self::Native),
-            "none" => Ok(Self::None),
-            _ => Err(()),
-        }
-    }
-}
-
 /// Opens the driver of that choice, after an agent has been run through its complete profile.
 ///
 /// `scratch` is an existing folder on the disk that will hold the workspaces; the probe makes its own folders in it

@@ -1,13 +1,13 @@
 //! Where the drivers' tests play: folders, a spawner, and whose server it is.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -83,6 +83,34 @@ pub(super) fn servers() -> &'static [Server] {
     }
 }
 
+/// Whose servers may isolate agents on this machine; the others are named as skipped.
+pub(super) fn isolating() -> &'static [Server] {
+    static ISOLATING: OnceLock<Vec<Server>> = OnceLock::new();
+    ISOLATING.get_or_init(|| {
+        // A thread of its own, as a runtime can't be started on one that runs another.
+        let tried = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            servers().iter().copied().filter(|&server| runtime.block_on(may_isolate(server))).collect()
+        });
+        tried.join().unwrap()
+    })
+}
+
+async fn may_isolate(server: Server) -> bool {
+    let stage = Stage::new(server);
+    let native = stage.native();
+    stage.own(&native);
+    match native.start(&stage.spec(&["true"])).await {
+        Err(StartError::Refused(refusal)) => {
+            // Not by a macro, whose output is kept back when a test passes.
+            writeln!(io::stderr(), "skipped for {server:?}: the native sandbox: {refusal}").unwrap();
+            false
+        }
+        // Any other error is the tests' to find.
+        _ => true,
+    }
+}
+
 pub(super) struct Stage {
     pub(super) folder: TempDir,
     pub(super) server: Server,
@@ -142,6 +170,15 @@ impl Stage {
 
     pub(super) fn native(&self) -> native::Native {
         native::Native::new(self.spawner.clone())
+    }
+
+    /// All drivers that this machine allows.
+    pub(super) fn drivers(&self) -> Vec<Box<dyn Sandbox>> {
+        let mut drivers: Vec<Box<dyn Sandbox>> = vec![Box::new(self.none())];
+        if isolating().contains(&self.server) {
+            drivers.push(Box::new(self.native()));
+        }
+        drivers
     }
 
     pub(super) fn none(&self) -> none::None {

@@ -8,7 +8,7 @@ use super::*;
 
 #[tokio::test]
 async fn workspace_and_home_last_and_nothing_else() {
-    for &server in servers() {
+    for &server in isolating() {
         let stage = Stage::new(server);
         let native = stage.native();
         let (text, exit) = stage.run(&native, "pwd; echo a > note; echo c > /tmp/note").await;
@@ -26,7 +26,7 @@ async fn workspace_and_home_last_and_nothing_else() {
 
 #[tokio::test]
 async fn the_runtime_folder_can_only_be_read_but_its_fifo_written() {
-    for &server in servers() {
+    for &server in isolating() {
         let stage = Stage::new(server);
         let runtime = stage.path("runtime");
         fs::write(runtime.join("history.jsonl"), "past\n").unwrap();
@@ -47,7 +47,7 @@ async fn the_runtime_folder_can_only_be_read_but_its_fifo_written() {
 
 #[tokio::test]
 async fn a_shown_folder_can_only_be_read() {
-    for &server in servers() {
+    for &server in isolating() {
         let stage = Stage::new(server);
         // Below folders that a session's uid can't pass.
         let shown = stage.path("deep/shown");
@@ -73,7 +73,7 @@ async fn a_shown_folder_can_only_be_read() {
 /// not pass for a wall.
 #[tokio::test]
 async fn walls() {
-    for &server in servers() {
+    for &server in isolating() {
         let stage = Stage::new(server);
         let (native, none) = (stage.native(), stage.none());
         stage.run(&none, "true").await;
@@ -129,7 +129,7 @@ fn host_name() -> String {
 
 #[tokio::test]
 async fn an_isolated_agent_has_only_its_own() {
-    for &server in servers() {
+    for &server in isolating() {
         let stage = Stage::new(server);
         let native = stage.native();
         for (script, says) in [
@@ -194,7 +194,7 @@ async fn an_isolated_agent_has_only_its_own() {
 
 #[tokio::test]
 async fn the_hosts_network_only_when_asked_for() {
-    for &server in servers() {
+    for &server in isolating() {
         let stage = Stage::new(server);
         let native = stage.native();
         let host = fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
