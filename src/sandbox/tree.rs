@@ -24,9 +24,22 @@ use super::{Exit, Process, Spec, StartError, Tree};
 /// How long a subreaper gets to kill its tree, before it is killed itself and the spawner ends the rest.
 const SUBREAPER_GRACE: Duration = Duration::from_secs(5);
 
+/// How long a start may take: a folder on a disk that doesn't answer must not hold a session for ever.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
 /// Starts a tree; when this answers, the agent's program has been exec'd. Dropped before, it leaves nothing behind.
 pub(super) async fn start(spawner: &Spawner, spec: &Spec, isolated: bool) -> Result<Process, StartError> {
     check(spec)?;
+    match tokio::time::timeout(START_LIMIT, attempt(spawner, spec, isolated)).await {
+        Ok(started) => started,
+        Err(_elapsed) => {
+            let text = format!("it was not ready within {} s", START_LIMIT.as_secs());
+            Err(StartError::Io(io::Error::new(io::ErrorKind::TimedOut, text)))
+        }
+    }
+}
+
+async fn attempt(spawner: &Spawner, spec: &Spec, isolated: bool) -> Result<Process, StartError> {
     let order = Order::new(spec, isolated);
     let mut again = true;
     loop {

@@ -242,6 +242,16 @@ mod tests {
     }
 
     #[test]
+    fn wide_folders_go() {
+        let yard = Yard::new();
+        for number in 0..NAMES_AT_ONCE + 10 {
+            fs::write(yard.victim().join(number.to_string()), "").unwrap();
+        }
+        let files = u64::try_from(NAMES_AT_ONCE).unwrap() + 10;
+        assert_eq!(yard.wipe().unwrap(), Wiped { files, bytes: 0 });
+    }
+
+    #[test]
     fn hostile_entries_go_and_what_they_name_stays() {
         let yard = Yard::new();
         let outside = yard.folder.path().join("outside");
