@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-const NAMES_AT_ONCE: usize = 10_000;
+const NAMES_AT_ONCE: usize = 1000;
 
 /// What was deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
