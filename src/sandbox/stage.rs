@@ -223,7 +223,8 @@ impl Stage {
 pub(super) async fn finish(process: Process) -> (String, Exit) {
     drop(process.stdin);
     let (stdout, stderr) = (process.stdout, process.stderr);
-    let text = tokio::task::spawn_blocking(move || read_all(stdout) + &read_all(stderr)).await.unwrap();
+    let text =
+        tokio::task::spawn_blocking(move || read_all(stdout) + read_all(stderr).as_str()).await.unwrap();
     let exit = process.tree.exited().await;
     process.tree.kill().await;
     (text, exit)
