@@ -321,8 +321,12 @@ impl Conversation {
     }
 
     pub(super) fn hear_stray_signals(&mut self, bytes: &[u8]) {
-        let diary = &mut self.diary;
-        self.signals.feed(bytes, |line| diary.log("turn fifo", line.unwrap_or_else(|beginning| beginning)));
+        let (diary, says_when) = (&mut self.diary, &mut self.says_when);
+        self.signals.feed(bytes, |line| {
+            // It came too late for its turn, which a timer has ended; the next one will be waited for.
+            *says_when |= matches!(line.ok().and_then(Frame::parse_signal), Some(Frame::TurnDone { .. }));
+            diary.log("turn fifo", line.unwrap_or_else(|beginning| beginning));
+        });
     }
 
     pub(super) fn read_stderr(&mut self) {

@@ -16,7 +16,11 @@ mod scan;
 mod turn;
 mod verdict;
 #[cfg(test)]
-mod tests;
+mod kinds;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod story;
 
 pub use conversation::{Conversation, OpenError};
 pub use turn::TurnEnd;

@@ -144,6 +144,8 @@ impl Conversation {
                 cancel: (turn.stage == Stage::Running).then_some(cancel),
             };
             let end = match self.next(wait).await {
+                // What it started may live on.
+                Event::Exited(_) if turn.stage == Stage::TimingOut => return self.kill_turn(turn).await,
                 Event::Exited(exit) => return self.ended(exit, turn),
                 Event::Stdin => {
                     self.stdin.write();
@@ -295,11 +297,13 @@ impl Conversation {
 
     /// The user gives the turn up.
     fn cancel(&mut self, turn: &mut Turn) {
-        let seen = scan(self.tree.root(), self.tree.root_is_init(), self.stdin.fd());
-        let parked = matches!(Verdict::of(&seen), Verdict::Parked | Verdict::ParkedMain(_));
-        if turn.watch.is_some() && parked {
+        let parked = turn.watch.is_some() && {
+            let seen = scan(self.tree.root(), self.tree.root_is_init(), self.stdin.fd());
+            matches!(Verdict::of(&seen), Verdict::Parked | Verdict::ParkedMain(_))
+        };
+        if parked {
             turn.stage = Stage::Settling;
-            turn.deadline = Instant::now() + SETTLING.min(self.limits.cancel_grace);
+            turn.deadline = after(Instant::now(), SETTLING.min(self.limits.cancel_grace));
         } else {
             self.stop(turn, Stage::Cancelling);
         }

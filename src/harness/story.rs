@@ -1,396 +1,15 @@
-//! Conversations with real processes: never ended early, nothing lost.
+//! Conversations with real processes: their beginnings, turns and ends.
 
-use std::fmt::Write as _;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, join_all};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::kinds::KINDS;
+use super::stage::*;
 use super::*;
-use crate::sandbox::{Exit, Process, Tree};
-
-/// A process group without any isolation.
-struct Group {
-    pid: Pid,
-    exit: watch::Receiver<Option<Exit>>,
-}
-
-impl Tree for Group {
-    fn root(&self) -> i32 {
-        self.pid.as_raw_nonzero().get()
-    }
-
-    fn root_is_init(&self) -> bool {
-        false
-    }
-
-    fn exited(&self) -> BoxFuture<'_, Exit> {
-        let mut exit = self.exit.clone();
-        Box::pin(async move { exit.wait_for(Option::is_some).await.unwrap().unwrap() })
-    }
-
-    fn interrupt(&self) {
-        let _ = kill_process_group(self.pid, Signal::INT);
-    }
-
-    fn terminate(&self) {
-        let _ = kill_process(self.pid, Signal::TERM);
-    }
-
-    fn kill(&self) -> BoxFuture<'_, ()> {
-        let _ = kill_process_group(self.pid, Signal::KILL);
-        Box::pin(async move { _ = self.exited().await })
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = kill_process_group(self.pid, Signal::KILL);
-    }
-}
-
-/// A folder with the turn FIFO and the file `truth`, to which an agent adds a byte when it is done with a turn.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mode = rustix::fs::Mode::RWXU;
-        rustix::fs::mknodat(rustix::fs::CWD, folder.path().join("turn"), rustix::fs::FileType::Fifo, mode, 0)
-            .unwrap();
-        std::fs::write(folder.path().join("truth"), "").unwrap();
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn done(&self) -> usize {
-        std::fs::read(self.path("truth")).unwrap().len()
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a sandbox for tests")]
-    fn start(&self, argv: &[&str]) -> Process {
-        let mut child = Command::new(argv[0])
-            .args(&argv[1..])
-            .current_dir(self.0.path())
-            .env("TRUTH", self.path("truth"))
-            .env("SUPERSERVE_TURN", self.path("turn"))
-            .env("PYTHONUNBUFFERED", "1")
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let ends = (child.stdin.take().unwrap(), child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let (stdin, stdout, stderr): (OwnedFd, OwnedFd, OwnedFd) =
-            (ends.0.into(), ends.1.into(), ends.2.into());
-        for fd in [&stdin, &stdout, &stderr] {
-            rustix::io::ioctl_fionbio(fd, true).unwrap();
-        }
-        let pid = Pid::from_child(&child);
-        let (sender, exit) = watch::channel(None);
-        std::thread::spawn(move || {
-            let status = child.wait().unwrap();
-            let exit = status.code().map_or_else(|| Exit::Signal(status.signal().unwrap()), Exit::Code);
-            let _ = sender.send(Some(exit));
-        });
-        Process { stdin, stdout, stderr, tree: Box::new(Group { pid, exit }) }
-    }
-
-    async fn try_open(&self, argv: &[&str], limits: Limits) -> Result<Conversation, OpenError> {
-        Conversation::open(self.start(argv), &self.path("turn"), limits, "ses_test").await
-    }
-
-    async fn open(&self, argv: &[&str]) -> Conversation {
-        self.try_open(argv, LIMITS).await.unwrap()
-    }
-}
-
-const LIMITS: Limits = Limits {
-    quiet: Duration::from_secs(5),
-    turn: Duration::from_secs(60),
-    startup: Duration::from_secs(30),
-    cancel_grace: Duration::from_secs(2),
-};
-
-/// One turn: how it ended, and its text. Other output is in the text as `[…]`.
-async fn say(conversation: &mut Conversation, content: &str, number: u64) -> (TurnEnd, String) {
-    say_until(conversation, content, number, &CancellationToken::new()).await
-}
-
-async fn say_until(
-    conversation: &mut Conversation,
-    content: &str,
-    number: u64,
-    cancel: &CancellationToken,
-) -> (TurnEnd, String) {
-    let (sender, mut receiver) = mpsc::channel(16);
-    let collect = async move {
-        let mut text = String::new();
-        while let Some(output) = receiver.recv().await {
-            match output {
-                Output::Text(piece) => text.push_str(&piece),
-                other => write!(text, "[{other:?}]").unwrap(),
-            }
-        }
-        text
-    };
-    let turn = async move { conversation.turn(content, "msg_1", number, &sender, cancel).await };
-    tokio::join!(turn, collect)
-}
-
-async fn reply(conversation: &mut Conversation, content: &str, number: u64) -> String {
-    let (end, text) = say(conversation, content, number).await;
-    assert_eq!(end, TurnEnd::Done, "{text}");
-    text
-}
-
-fn installed(program: &str) -> bool {
-    let found = std::fs::exists(Path::new("/usr/bin").join(program)).unwrap_or(false);
-    if !found {
-        println!("skipped: no {program} in /usr/bin");
-    }
-    found
-}
-
-const SH: &[&str] = &["sh", "-c"];
-const PYTHON: &[&str] = &["/usr/bin/python3", "-c"];
-const NODE: &[&str] = &["/usr/bin/node", "-e"];
-
-/// Agents that answer a message of numbers by sleeping so many seconds before each line `got NUMBER`, then add a
-/// byte to the truth. Without numbers they say nothing.
-const KINDS: &[(&str, &[&str], &str)] = &[
-    (
-        "sh loop",
-        SH,
-        r#"while read -r line; do for s in $line; do sleep $s; echo "got $s"; done; printf x >> $TRUTH; done"#,
-    ),
-    (
-        "sh pipeline",
-        SH,
-        r#"cat | while read -r line; do for s in $line; do sleep $s; echo "got $s"; done; printf x >> $TRUTH; done"#,
-    ),
-    (
-        "sh prompt",
-        SH,
-        r#"echo Welcome; while printf 'You: '; read -r line; do for s in $line; do sleep $s; echo "got $s"; done
-           printf x >> $TRUTH; done"#,
-    ),
-    (
-        "sh that signals",
-        SH,
-        r#"while read -r line; do for s in $line; do sleep $s; echo "got $s"; done; printf x >> $TRUTH
-           echo turn_done > $SUPERSERVE_TURN; done"#,
-    ),
-    (
-        "python input",
-        PYTHON,
-        r#"
-import os, time
-while True:
-    line = input('You: ')
-    for s in line.split():
-        time.sleep(float(s)); print('got', s)
-    open(os.environ['TRUTH'], 'a').write('x')
-"#,
-    ),
-    (
-        "python for line",
-        PYTHON,
-        r#"
-import os, sys, time
-for line in sys.stdin:
-    for s in line.split():
-        time.sleep(float(s)); print('got', s)
-    open(os.environ['TRUTH'], 'a').write('x')
-"#,
-    ),
-    (
-        "python children",
-        PYTHON,
-        r#"
-import os, sys, subprocess
-for line in sys.stdin:
-    for s in line.split():
-        subprocess.run(['sh', '-c', 'sleep ' + s + '; echo got ' + s])
-    open(os.environ['TRUTH'], 'a').write('x')
-"#,
-    ),
-    (
-        "python reader thread",
-        PYTHON,
-        r#"
-import os, sys, time, threading, queue
-lines = queue.Queue()
-def read():
-    for line in sys.stdin: lines.put(line)
-threading.Thread(target=read, daemon=True).start()
-while True:
-    for s in lines.get().split():
-        time.sleep(float(s)); print('got', s)
-    open(os.environ['TRUTH'], 'a').write('x')
-"#,
-    ),
-    (
-        "python pool",
-        PYTHON,
-        r#"
-import os, sys, time
-from concurrent.futures import ThreadPoolExecutor
-pool = ThreadPoolExecutor(4)
-for line in sys.stdin:
-    for s in line.split():
-        pool.submit(time.sleep, float(s)).result(); print('got', s)
-    open(os.environ['TRUTH'], 'a').write('x')
-"#,
-    ),
-    (
-        "python background thread",
-        PYTHON,
-        r#"
-import os, time, threading
-def beat():
-    while True: time.sleep(0.02)
-threading.Thread(target=beat, daemon=True).start()
-while True:
-    for s in input().split():
-        time.sleep(float(s)); print('got', s)
-    open(os.environ['TRUTH'], 'a').write('x')
-"#,
-    ),
-    (
-        "python select",
-        PYTHON,
-        r#"
-import os, select, time
-wait = select.poll(); wait.register(0, select.POLLIN)
-turn = 0
-while True:
-    turn += 1
-    if turn % 2: wait.poll()
-    else: select.select([0], [], [])
-    for s in os.read(0, 65536).decode().split():
-        time.sleep(float(s)); print('got', s)
-    open(os.environ['TRUTH'], 'a').write('x')
-"#,
-    ),
-    (
-        "asyncio reader",
-        PYTHON,
-        r#"
-import asyncio, os, sys
-async def main():
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        for s in line.decode().split():
-            await asyncio.sleep(float(s)); print('got', s)
-        open(os.environ['TRUTH'], 'a').write('x')
-asyncio.run(main())
-"#,
-    ),
-    (
-        "asyncio executor",
-        PYTHON,
-        r#"
-import asyncio, os, sys
-async def main():
-    loop = asyncio.get_running_loop()
-    while line := await loop.run_in_executor(None, sys.stdin.readline):
-        for s in line.split():
-            await asyncio.sleep(float(s)); print('got', s)
-        open(os.environ['TRUTH'], 'a').write('x')
-asyncio.run(main())
-"#,
-    ),
-    (
-        "node line event",
-        NODE,
-        r#"
-const rl = require('readline').createInterface({ input: process.stdin });
-rl.on('line', async (line) => {
-    for (const s of line.split(' ').filter(Boolean)) {
-        await new Promise((done) => setTimeout(done, s * 1000));
-        console.log('got', s);
-    }
-    require('fs').appendFileSync(process.env.TRUTH, 'x');
-});
-"#,
-    ),
-    (
-        "node for await",
-        NODE,
-        r#"
-const rl = require('readline').createInterface({ input: process.stdin });
-(async () => {
-    for await (const line of rl) {
-        for (const s of line.split(' ').filter(Boolean)) {
-            await new Promise((done) => setTimeout(done, s * 1000));
-            console.log('got', s);
-        }
-        require('fs').appendFileSync(process.env.TRUTH, 'x');
-    }
-})();
-"#,
-    ),
-];
-
-/// A row of numbers that follows from its seed (an LCG).
-struct Row(u64);
-
-impl Row {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-
-    /// Up to three sleeps: mostly short, some long; one turn in ten has none.
-    fn sleeps(&mut self) -> Vec<String> {
-        if self.below(10) == 0 {
-            return Vec::new();
-        }
-        let sleep = |row: &mut Self| if row.below(4) > 0 { row.below(50) } else { 100 + row.below(200) };
-        (0..=self.below(3)).map(|_| format!("0.{:03}", sleep(self))).collect()
-    }
-}
-
-async fn many_turns(seed: u64, name: &str, argv: &[&str], code: &str) {
-    if argv[0].starts_with("/usr/bin/") && !installed(argv[0].trim_start_matches("/usr/bin/")) {
-        return;
-    }
-    let place = Place::new();
-    let mut conversation = place.open(&[argv, &[code]].concat()).await;
-    let mut row = Row(seed);
-    for number in 1..=30 {
-        let sleeps = row.sleeps();
-        let expected: Vec<String> = sleeps.iter().map(|sleep| format!("got {sleep}")).collect();
-        let (end, text) = say(&mut conversation, &sleeps.join(" "), number).await;
-        assert_eq!(end, TurnEnd::Done, "{name}, turn {number}: {}", conversation.stderr_tail());
-        assert_eq!(place.done() as u64, number, "{name}, turn {number} was over early: {text:?}");
-        assert_eq!(text, expected.join("\n"), "{name}, turn {number}");
-    }
-    conversation.kill().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_turn_ends_early_and_nothing_is_lost() {
-    let kinds =
-        (1..).zip(KINDS).map(|(seed, (name, argv, code))| tokio::spawn(many_turns(seed, name, argv, code)));
-    for done in join_all(kinds).await {
-        done.unwrap();
-    }
-}
+use crate::sandbox::Exit;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cat_echoes() {
@@ -745,4 +364,39 @@ async fn a_message_that_nobody_read_is_known() {
     assert_eq!(say(&mut agent, "y", 2).await, (TurnEnd::Exited(Exit::Code(0)), String::new()));
     assert!(agent.is_unread());
     later.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_signalled_too_late_is_waited_for_from_then_on() {
+    if !installed("python3") {
+        return;
+    }
+    let place = Place::new();
+    let code = r#"
+import os, select
+def tick():
+    return select.select([0], [], [], 0.01)[0]
+while True:
+    while not tick(): pass
+    line = os.read(0, 65536)
+    if not line: break
+    for _ in range(40): tick()
+    os.write(1, b'got ' + line)
+    with open(os.environ['SUPERSERVE_TURN'], 'w') as turn: turn.write('turn_done\n')
+    open('said', 'w').close()
+"#;
+    let limits = Limits { quiet: Duration::from_millis(50), ..LIMITS };
+    let mut agent = place.try_open(&["/usr/bin/python3", "-c", code], limits).await.unwrap();
+    assert_eq!(reply(&mut agent, "x", 1).await, "");
+    let said = async {
+        while !place.path("said").exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        exit = agent.idle() => panic!("{exit:?}"),
+        () = said => {}
+    }
+    assert_eq!(reply(&mut agent, "y", 2).await, "got y");
+    assert_eq!(reply(&mut agent, "z", 3).await, "got z");
 }
