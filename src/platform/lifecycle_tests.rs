@@ -38,6 +38,8 @@ while IFS= read -r line; do
 done
 "#;
 
+const UID_BASE: u32 = 1_900_000_000;
+
 struct Stage {
     home: TempDir,
     clock: PathBuf,
@@ -62,11 +64,15 @@ fn spawner() -> Spawner {
 
 impl Stage {
     async fn new() -> Self {
+        Self::with(Choice::None).await.expect("no isolation needs nothing")
+    }
+
+    async fn with(choice: Choice) -> Result<Self, sandbox::Refusal> {
         let home = tempfile::tempdir().expect("a folder");
         let clock = home.path().join("now");
         std::fs::write(&clock, "1773051300000").expect("a clock");
-        let sandbox = sandbox::open(Choice::None, spawner(), home.path(), 1000).await.expect("a sandbox");
-        Self { home, clock, sandbox }
+        let sandbox = sandbox::open(choice, spawner(), home.path(), UID_BASE).await?;
+        Ok(Self { home, clock, sandbox })
     }
 
     fn options(&self) -> Options {
@@ -79,7 +85,7 @@ impl Stage {
                 cancel_grace: Duration::from_secs(5),
             },
             expire_after: Some(Duration::from_secs(24 * 3600)),
-            uid_base: 1_900_000_000,
+            uid_base: UID_BASE,
             end_grace: Duration::from_secs(2),
             drain: Duration::from_millis(200),
             max_upload: 10 << 20,
@@ -176,7 +182,18 @@ async fn until_begun(stream: &mut RunStream) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_from_its_making_to_its_end() {
-    let stage = Stage::new().await;
+    from_making_to_end(Stage::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolated_session_from_its_making_to_its_end() {
+    match Stage::with(Choice::Native).await {
+        Ok(stage) => from_making_to_end(stage).await,
+        Err(refusal) => println!("skipped: {refusal}"),
+    }
+}
+
+async fn from_making_to_end(stage: Stage) {
     let platform = stage.open().await;
     let agent = deploy(&platform, "echo", ECHO).await;
     let made = platform
@@ -503,6 +520,38 @@ async fn a_server_that_was_killed_is_taken_over() {
     assert_eq!(std::fs::read_dir(stage.home.path().join("trash")).expect("trash").count(), 0);
     assert_eq!(second.resume_session(&id).await.expect("it").status, Status::Idle);
     second.shut_down().await;
+    platform.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_fails_the_run_and_loses_nothing() {
+    let stage = Stage::new().await;
+    let platform = stage.open().await;
+    let script = r#"
+read -r line; echo "begun"
+while ! [ -e go ]; do sleep 0.02; done
+i=0; while [ $i -lt 40 ]; do i=$((i+1)); printf '%04096d\n' 0; sleep 0.01; done
+read -r line
+"#;
+    deploy(&platform, "long", script).await;
+    let id = create(&platform, "long").await;
+    let mut stream = platform.send(&id, "go").await.expect("a run");
+    until_begun(&mut stream).await;
+    platform.0.store.fill_disk(true).await;
+    std::fs::write(stage.folder(&id).join("workspace/go"), "").expect("a file");
+    let rest: Vec<_> = stream.collect().await;
+    assert_eq!(failure(&rest).code.as_deref(), Some("store_unavailable"), "{rest:?}");
+    let error = platform.send(&id, "more").await.err().expect("refused");
+    assert_eq!(error.code(), ErrorCode::StoreUnavailable, "{error}");
+    platform.0.store.fill_disk(false).await;
+    let session = platform.resume_session(&id).await.expect("it");
+    assert_eq!((session.status, session.message_count), (Status::Idle, 1));
+    let events: Vec<_> = platform.events(&id, 0).await.expect("events").collect().await;
+    is_a_run(&events);
+    assert_eq!(failure(&events).code.as_deref(), Some("store_unavailable"));
+    let messages = platform.messages(&id).await.expect("messages");
+    assert_eq!(messages[1].content, text(&events));
+    assert!(messages[1].partial && messages[1].content.starts_with("begun\n0000"));
     platform.shut_down().await;
 }
 

@@ -9,9 +9,6 @@ mod open;
 mod runs;
 mod sessions;
 
-#[cfg(test)]
-mod story;
-
 use sqlx::SqlitePool;
 
 use crate::wire::Timestamp;
@@ -37,6 +34,18 @@ impl Store {
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Has every write fail as on a full disk, or no longer.
+    pub(crate) async fn fill_disk(&self, full: bool) {
+        let pages = if full { 1 } else { i64::from(u32::MAX - 1) };
+        let pragma = format!("PRAGMA max_page_count = {pages}");
+        let set: i64 =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(pragma)).fetch_one(&self.write).await.expect("a limit");
+        assert!(set > 0);
     }
 }
 
