@@ -5,6 +5,7 @@ use std::path::Path;
 use futures_util::stream::{self, StreamExt};
 
 use super::archive::{self, Bounds};
+use super::workspace::NEW;
 use super::{ENDS_AT_ONCE, Error, Platform, Result, Upload, blocking, command};
 use crate::store::NewRevision;
 use crate::wire::agent::{MAX_NAME, is_agent_name};
@@ -54,7 +55,7 @@ impl Platform {
             None => (AgentId::from_random(self.0.clock.random()), 1),
         };
         let place = self.0.layout.revision(&id, revision);
-        let new = place.with_extension("tmp");
+        let new = place.with_extension(NEW);
         let layout = self.0.layout.clone();
         let hash = {
             let (layout, new) = (layout.clone(), new.clone());

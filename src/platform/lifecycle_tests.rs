@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
@@ -44,6 +45,7 @@ struct Stage {
     home: TempDir,
     clock: PathBuf,
     sandbox: Arc<dyn sandbox::Sandbox>,
+    path: String,
 }
 
 /// The spawner is the test binary itself, which the sandbox's tests make into one by this variable.
@@ -72,7 +74,7 @@ impl Stage {
         let clock = home.path().join("now");
         std::fs::write(&clock, "1773051300000").expect("a clock");
         let sandbox = sandbox::open(choice, spawner(), home.path(), UID_BASE).await?;
-        Ok(Self { home, clock, sandbox })
+        Ok(Self { home, clock, sandbox, path: "/usr/local/bin:/usr/bin:/bin".into() })
     }
 
     fn options(&self) -> Options {
@@ -89,7 +91,7 @@ impl Stage {
             end_grace: Duration::from_secs(2),
             drain: Duration::from_millis(200),
             max_upload: 10 << 20,
-            path: "/usr/local/bin:/usr/bin:/bin".into(),
+            path: self.path.clone(),
         }
     }
 
@@ -393,7 +395,7 @@ async fn what_makes_no_sense_is_refused() {
         assert_eq!(platform.send(&id, &prompt).await.err().map(|error| error.code()), Some(code));
     }
     assert_eq!(platform.resolve("ses_").await.expect_err("empty").code(), ErrorCode::Invalid);
-    assert_eq!(platform.resolve(&id.digits()[..6]).await.expect("it"), [id.clone()]);
+    assert_eq!(platform.resolve(&id.digits()[..6]).await.expect("it"), std::slice::from_ref(&id));
     assert!(platform.resolve("xyz").await.expect("none").is_empty());
     let rows: Vec<_> =
         platform.end_many(vec!["nonsense".into(), id.to_string(), id.digits().into()]).collect().await;
@@ -555,6 +557,55 @@ read -r line
     platform.shut_down().await;
 }
 
+/// An agent by frames, whose tool takes what no parser would read back.
+#[tokio::test(flavor = "multi_thread")]
+async fn deep_json_does_not_break_a_stream() {
+    let stage = Stage::new().await;
+    let platform = stage.open().await;
+    let deep = format!("{}{}", "[".repeat(120), "]".repeat(120));
+    let script = format!(
+        r#"echo '{{"type":"ready"}}'
+while read -r line; do
+    echo '{{"type":"tool_start","id":"1","name":"deep","input":{deep}}}'
+    echo '{{"type":"turn_done"}}'
+done"#
+    );
+    deploy(&platform, "deep", &script).await;
+    let id = create(&platform, "deep").await;
+    is_a_run(&run(&platform, &id, "go").await);
+    let stored: Vec<_> = platform.events(&id, 0).await.expect("events").collect().await;
+    is_a_run(&stored);
+    let input = Value::String(deep);
+    let tool = RunEvent::ToolStart { tool: "deep".into(), input };
+    assert_eq!(stored[1].event, tool);
+    platform.shut_down().await;
+}
+
+/// An interpreter outside the system's folders is found by the PATH and shown to the agent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interpreter_of_ones_own_works_in_the_sandbox() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut stage = match Stage::with(Choice::Native).await {
+        Ok(stage) => stage,
+        Err(refusal) => return println!("skipped: {refusal}"),
+    };
+    let prefix = stage.home.path().join("versions/mine");
+    std::fs::create_dir_all(prefix.join("bin")).expect("a folder");
+    std::fs::create_dir_all(prefix.join("lib")).expect("a folder");
+    std::fs::write(prefix.join("lib/word"), "mine").expect("a file");
+    let interpreter = prefix.join("bin/myshell");
+    std::fs::copy("/bin/sh", &interpreter).expect("a shell");
+    std::fs::set_permissions(&interpreter, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    stage.path = format!("{}:/usr/bin:/bin", prefix.join("bin").display());
+    let platform = stage.open().await;
+    let script = format!("while read -r line; do cat {}; echo; done", prefix.join("lib/word").display());
+    platform.deploy(upload("own", "myshell a.sh", &[("a.sh", &script)])).await.expect("an agent");
+    let id = create(&platform, "own").await;
+    let events = run(&platform, &id, "go").await;
+    assert_eq!(text(&events).trim(), "mine", "{events:?}");
+    platform.shut_down().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_agent_is_stopped_and_comes_back() {
     let stage = Stage::new().await;
@@ -629,7 +680,10 @@ fn any_row_of_requests_keeps_the_rules() {
                     Act::Cancel => drop(platform.cancel_session(&id).await),
                     Act::Resume => drop(platform.resume_session(&id).await),
                     Act::End => drop(platform.end_session(&id).await),
-                    Act::Expire => platform.expire_due().await,
+                    Act::Expire => {
+                        stage.let_pass(25 * 3600);
+                        platform.expire_due().await;
+                    }
                     Act::Forget => drop(platform.delete_session(&id).await),
                     Act::Wait => tokio::time::sleep(Duration::from_millis(3)).await,
                 }

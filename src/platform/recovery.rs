@@ -1,6 +1,6 @@
 //! What an earlier server left undone, done before anything else happens.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::failure::Failure;
 use super::{Error, Platform, Result, blocking};
@@ -13,7 +13,11 @@ const PAGE: u32 = 1000;
 impl Platform {
     /// Runs that were going on have failed, ends that were begun are finished, what lies about is swept away.
     pub(super) async fn recover(&self) -> Result<()> {
+        // Folders are made at the beginning of a run, so that half made ones are those of runs that were going on.
+        let mut half_made: Vec<PathBuf> = Vec::new();
         for run in self.0.store.open_runs().await? {
+            let folders = self.0.layout.session(&run.session);
+            half_made.extend(folders.half_made());
             self.close_interrupted(&run).await?;
         }
         for session in self.0.store.sessions_ending().await? {
@@ -29,7 +33,8 @@ impl Platform {
         }
         let layout = self.0.layout.clone();
         blocking(move || {
-            for folder in unfinished(&layout.agents()).chain(unfinished(&layout.sessions())) {
+            half_made.extend(layout.half_deployed());
+            for folder in half_made {
                 layout.wipe(&folder)?;
             }
             if let Err(error) = crate::sandbox::empty_trash(&layout.trash()) {
@@ -73,13 +78,4 @@ impl Platform {
         tracing::info!(session = %run.session, turn = run.turn, "a run was interrupted when the server stopped");
         Ok(())
     }
-}
-
-/// The folders that were being made, one level down.
-fn unfinished(parent: &Path) -> impl Iterator<Item = PathBuf> {
-    let below =
-        |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    below(parent)
-        .flat_map(move |folder| below(&folder).collect::<Vec<_>>())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "tmp"))
 }

@@ -6,7 +6,7 @@ use super::actor::Command;
 use super::stream::RunStream;
 use super::turn::check_prompt;
 use super::{ENDS_AT_ONCE, Error, IDLE_TIMEOUT_SECONDS, Platform, Result, millis};
-use crate::store::NewSession;
+use crate::store::{NewSession, StoreError};
 use crate::wire::session::EndError;
 use crate::wire::{
     CreateSession, EndReason, EndRow, ErrorDetails, Message, Session, SessionId, SessionPage, SessionQuery,
@@ -189,7 +189,8 @@ impl Platform {
                 Some(_) => {}
             }
         }
-        Err(Error::Internal("following a run"))
+        // It is over, and the disk is too full to say so.
+        Err(StoreError::Unavailable { reason: "the end of the run is not stored yet".into() }.into())
     }
 
     /// Ends the sessions that have expired.

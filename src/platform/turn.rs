@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ const MAX_PROMPT: usize = 1 << 20;
 const TITLE: usize = 200;
 /// The most that an agent may say in one turn, in bytes.
 const MAX_OUTPUT: usize = 64 << 20;
+/// The deepest JSON that an event carries as such.
+const MAX_DEPTH: usize = 64;
 /// So many pieces of output wait to be stored, and go into one transaction.
 const BATCH: usize = 64;
 
@@ -108,11 +111,11 @@ impl Run {
             }
             Output::Status(value) => {
                 self.said += value.to_string().len();
-                RunEvent::Status(value)
+                RunEvent::Status(flat(value))
             }
             Output::ToolStart { tool, input } => {
                 self.said += tool.len() + input.to_string().len();
-                RunEvent::ToolStart { tool, input }
+                RunEvent::ToolStart { tool, input: flat(input) }
             }
             Output::ToolEnd { duration_ms } => {
                 self.said += size_of::<u64>();
@@ -417,6 +420,19 @@ async fn attend_command(
         }
     }
     None
+}
+
+/// JSON that every reader can parse: parsers stop at a depth of 128, and the event's own levels are around it.
+fn flat(value: Value) -> Value {
+    if depth(&value) <= MAX_DEPTH { value } else { Value::String(value.to_string()) }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or_default(),
+        _ => 0,
+    }
 }
 
 /// What a turn consists of.

@@ -39,6 +39,8 @@ impl Folders {
 
 /// The FIFO's name in the session's runtime folder.
 pub const TURN: &str = "turn";
+/// What a folder's name ends in until it is whole.
+pub const NEW: &str = "tmp";
 /// The history's name in the session's runtime folder.
 pub const HISTORY: &str = "history.jsonl";
 
@@ -73,6 +75,20 @@ impl Layout {
         self.agent(id).join(revision.to_string())
     }
 
+    /// What deployments left that were never finished.
+    pub fn half_deployed(&self) -> Vec<PathBuf> {
+        let below = |path: &Path| {
+            std::fs::read_dir(path)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+                .collect::<Vec<_>>()
+        };
+        let revisions = below(&self.agents()).into_iter().flat_map(|agent| below(&agent));
+        revisions.filter(|path| path.extension().is_some_and(|ending| ending == NEW)).collect()
+    }
+
     pub fn session(&self, id: &SessionId) -> Folders {
         let all = self.sessions().join(id.as_str());
         Folders { workspace: all.join("workspace"), home: all.join("home"), runtime: all.join("run"), all }
@@ -95,6 +111,11 @@ impl Layout {
 }
 
 impl Folders {
+    /// Where its folders are made.
+    pub fn half_made(&self) -> [PathBuf; 2] {
+        [&self.workspace, &self.home].map(|folder| folder.with_extension(NEW))
+    }
+
     /// Makes what is missing of a session's folders, and writes its history anew. `src` is its agent's code; `uid`
     /// what its files belong to where the server is a privileged root. Blocks.
     pub fn prepare(
@@ -111,13 +132,18 @@ impl Folders {
                 continue;
             }
             // Under another name until it is whole, so that one that is there is a whole one.
-            let new = folder.with_extension("tmp");
+            let new = folder.with_extension(NEW);
             layout.wipe(&new)?;
-            match from {
-                Some(from) => copy(from, &new)?,
-                None => DirBuilder::new().mode(0o755).create(&new).map_err(failed("make", &new))?,
+            let made = match from {
+                Some(from) => copy(from, &new),
+                None => DirBuilder::new().mode(0o755).create(&new).map_err(failed("make", &new)),
+            };
+            let given = made.and_then(|()| sandbox.own(uid, &new).map_err(failed("give away", &new)));
+            if let Err(error) = given {
+                // What did fit on a full disk would only keep it full.
+                layout.wipe(&new)?;
+                return Err(error);
             }
-            sandbox.own(uid, &new).map_err(failed("give away", &new))?;
             std::fs::rename(&new, folder).map_err(failed("rename", &new))?;
         }
         match DirBuilder::new().mode(0o755).create(&self.runtime) {

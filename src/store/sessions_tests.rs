@@ -245,7 +245,7 @@ async fn a_prefix_finds_its_sessions() {
 }
 
 /// What SQLite would do for a statement.
-async fn plan(store: &Store, mut sql: QueryBuilder<Sqlite>) -> String {
+async fn plan(store: &Store, sql: QueryBuilder<Sqlite>) -> String {
     let text = format!("EXPLAIN QUERY PLAN {}", sql.sql().as_str());
     let rows: Vec<(i64, i64, i64, String)> =
         sqlx::query_as(sqlx::AssertSqlSafe(text)).fetch_all(&store.read).await.expect("a plan");
