@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::start::Agent;
 use super::stream::{Broadcast, RunStream};
 use super::{Error, Inner, Result, blocking};
-use crate::store::{RunEnd, StoredSession};
+use crate::store::{OpenRun, RunEnd, StoredSession};
 use crate::wire::{EndReason, Session, SessionId, Status};
 
 /// How long between two attempts to store the end of a run.
@@ -173,7 +173,16 @@ impl Actor {
     /// The session, if messages can be sent to it. One that is due expires by this.
     pub(super) async fn usable(&mut self) -> Result<StoredSession> {
         self.settle().await?;
-        let stored = self.load().await?;
+        let mut stored = self.load().await?;
+        if stored.session.status == Status::Active
+            && let Some(run) = self.inner.store.latest_run(&self.id).await?
+            && run.going_on
+        {
+            // This task works at none: it is one that an earlier task or server could not close.
+            let run = OpenRun { id: run.id, session: self.id.clone(), turn: run.turn };
+            self.inner.close_interrupted(&run).await?;
+            stored = self.load().await?;
+        }
         if stored.session.status != Status::Ended
             && stored.ending.is_none()
             && self.inner.is_due(&stored.session)

@@ -14,6 +14,15 @@ mod stream;
 mod turn;
 mod workspace;
 
+#[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod story;
+#[cfg(test)]
+mod trouble;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -232,7 +241,3 @@ fn millis(duration: Duration) -> i64 {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Internal("working with files")))
 }
-
-#[cfg(test)]
-#[path = "lifecycle_tests.rs"]
-mod tests;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::failure::Failure;
-use super::{Error, Platform, Result, blocking};
+use super::{Error, Inner, Platform, Result, blocking};
 use crate::store::{OpenRun, RunEnd};
 use crate::wire::{EndReason, NumberedEvent, RunEvent, Status};
 
@@ -18,7 +18,10 @@ impl Platform {
         for run in self.0.store.open_runs().await? {
             let folders = self.0.layout.session(&run.session);
             half_made.extend(folders.half_made());
-            self.close_interrupted(&run).await?;
+            // One that can't be closed now, since the disk is full, say, is closed when its session is next used.
+            if let Err(error) = self.0.close_interrupted(&run).await {
+                tracing::error!(session = %run.session, %error, "cannot note that a run was interrupted");
+            }
         }
         for session in self.0.store.sessions_ending().await? {
             // The reason that was noted stays.
@@ -35,7 +38,9 @@ impl Platform {
         blocking(move || {
             half_made.extend(layout.half_deployed());
             for folder in half_made {
-                layout.wipe(&folder)?;
+                if let Err(error) = layout.wipe(&folder) {
+                    tracing::warn!(%error, "what was half made stays");
+                }
             }
             if let Err(error) = crate::sandbox::empty_trash(&layout.trash()) {
                 tracing::warn!(%error, "the trash cannot be emptied");
@@ -44,11 +49,14 @@ impl Platform {
         })
         .await
     }
+}
 
-    async fn close_interrupted(&self, run: &OpenRun) -> Result<()> {
+impl Inner {
+    /// Gives a run that nobody works at any more its last event: it was interrupted.
+    pub(super) async fn close_interrupted(&self, run: &OpenRun) -> Result<()> {
         let (mut number, mut reply) = (0, String::new());
         loop {
-            let events = self.0.store.events(&run.id, number, PAGE).await?;
+            let events = self.store.events(&run.id, number, PAGE).await?;
             let Some(last) = events.last() else { break };
             number = last.number;
             for event in &events {
@@ -72,9 +80,9 @@ impl Platform {
             status: Status::Failed,
             error: Some(failure.sentence()),
             activity: false,
-            at: self.0.clock.now_millis(),
+            at: self.clock.now_millis(),
         };
-        self.0.store.finish_run(&end).await?;
+        self.store.finish_run(&end).await?;
         tracing::info!(session = %run.session, turn = run.turn, "a run was interrupted when the server stopped");
         Ok(())
     }
