@@ -269,6 +269,7 @@ pub mod agent_module {
 }
 
 /// An agent's fields, and what can be done with one.
+#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod agent_methods {
     use super::Moment as Time;

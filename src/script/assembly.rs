@@ -1,11 +1,11 @@
 //! The engine's assembly: limits, what scripts can call, and what the language leaves out.
 
-use rhai::{Dynamic, Engine, ImmutableString, NativeCallContext, exported_module};
+use rhai::{Dynamic, Engine, exported_module};
 
 use super::agents::{self, Agent, Agents};
 use super::duration::{self, Span, refuse_mixed_comparisons};
 use super::ending::{self, Done, DoneRow};
-use super::failure::{self, Failure, Fallible};
+use super::failure::{self, Failure};
 use super::message::{self, Message, Reply};
 use super::output;
 use super::resolver::{Resolver, Sources};
@@ -77,23 +77,6 @@ fn types(engine: &mut Engine) {
         engine,
         "Compare with a time: ago(2.days), time(\"2026-03-09T10:15:00Z\").",
     );
-    // A number and a text are never smaller or larger than each other; the engine would say false without a word.
-    for operator in ["<", "<=", ">", ">="] {
-        engine.register_fn(operator, |context: NativeCallContext, _: i64, _: ImmutableString| {
-            not_ordered(&context)
-        });
-        engine.register_fn(operator, |context: NativeCallContext, _: ImmutableString, _: i64| {
-            not_ordered(&context)
-        });
-    }
-}
-
-fn not_ordered(context: &NativeCallContext) -> Fallible<bool> {
-    Err(Failure::hinted(
-        "a number is compared with text",
-        "Write the number without quotes, or parse_int(text).",
-    )
-    .at(context))
 }
 
 fn functions(engine: &mut Engine) {

@@ -1,20 +1,21 @@
 //! Whether a text is whole, or the REPL must read on.
 
-use rhai::{Engine, LexError, ParseErrorType};
+use rhai::{Engine, LexError, ParseErrorType, Scope};
 
 use super::engine::Complete;
 
 /// Incomplete is what more text could make right; what is wrong already is complete.
-pub fn completeness(engine: &Engine, text: &str) -> Complete {
+pub fn completeness(engine: &Engine, scope: &Scope, text: &str) -> Complete {
     if has_open_comment(text) {
         return Complete::Incomplete;
     }
-    // Names are no matter here.
     let lines = text.lines().count();
-    let Err(error) = engine.compile(text) else {
-        let last = text.trim_end().lines().last().unwrap_or_default().trim_start();
-        let documents = last.starts_with("///") && !last.starts_with("////");
-        return if documents { Complete::Incomplete } else { Complete::Complete };
+    let last = text.trim_end().lines().last().unwrap_or_default().trim_start();
+    if last.starts_with("///") && !last.starts_with("////") {
+        return Complete::Incomplete;
+    }
+    let Err(error) = engine.compile_with_scope(scope, text) else {
+        return Complete::Complete;
     };
     let past_the_end = match error.position().line() {
         None => false,
@@ -77,6 +78,8 @@ mod tests {
     fn more_lines_are_asked_for_only_where_they_help() {
         let mut engine = Engine::new();
         engine.set_strict_variables(true);
+        let mut scope = Scope::new();
+        scope.push("x", 1_i64);
         for text in [
             "fn f() {",
             "let x = [1,",
@@ -93,7 +96,7 @@ mod tests {
             "list().filter(|s|",
             "/* a /* b */",
         ] {
-            assert_eq!(completeness(&engine, text), Complete::Incomplete, "{text}");
+            assert_eq!(completeness(&engine, &scope, text), Complete::Incomplete, "{text}");
         }
         for text in [
             "1 + 1",
@@ -108,7 +111,7 @@ mod tests {
             "// /*",
             "",
         ] {
-            assert_eq!(completeness(&engine, text), Complete::Complete, "{text}");
+            assert_eq!(completeness(&engine, &scope, text), Complete::Complete, "{text}");
         }
     }
 }

@@ -44,7 +44,7 @@ impl Place {
 pub enum Error {
     /// A call to the server failed and the script didn't catch it.
     #[error("{error}")]
-    Api { error: client::Error, place: Option<Place> },
+    Api { error: client::Error, place: Option<Box<Place>> },
     /// Ctrl-C. `done` says what the script had changed (`ended 3 sessions`); empty if nothing.
     #[error("interrupted")]
     Interrupted { done: String },
@@ -53,13 +53,13 @@ pub enum Error {
     Io { message: String },
     /// An agent's run failed. `code` is the run's own word (`timeout`, `agent_exited`, …), `stderr` the agent's last lines.
     #[error("{message}")]
-    Run { message: String, code: Option<String>, stderr: Option<String>, place: Option<Place> },
+    Run { message: String, code: Option<String>, stderr: Option<String>, place: Option<Box<Place>> },
     /// The script itself is wrong, or threw something.
     #[error("{message}")]
-    Script { message: String, hint: Option<String>, place: Option<Place> },
+    Script { message: String, hint: Option<String>, place: Option<Box<Place>> },
     /// A question that nobody can answer, or an argument that makes no sense: the caller's fault, not the script's.
     #[error("{message}")]
-    Usage { message: String, hint: Option<String>, place: Option<Place> },
+    Usage { message: String, hint: Option<String>, place: Option<Box<Place>> },
 }
 
 impl Error {
@@ -90,7 +90,7 @@ impl Error {
             Self::Api { place, .. }
             | Self::Run { place, .. }
             | Self::Script { place, .. }
-            | Self::Usage { place, .. } => place.as_ref(),
+            | Self::Usage { place, .. } => place.as_deref(),
             Self::Interrupted { .. } | Self::Io { .. } => None,
         }
     }
@@ -109,7 +109,7 @@ impl Reporter<'_> {
         if let EvalAltResult::ErrorTerminated(..) = error {
             return Error::Interrupted { done: changes };
         }
-        let place = self.place(file, position);
+        let place = self.place(file, position).map(Box::new);
         if let EvalAltResult::ErrorRuntime(value, _) = &error
             && let Some(failure) = value.clone().try_cast::<Failure>()
         {
@@ -223,6 +223,9 @@ fn syntax(error: &ParseErrorType) -> (String, Option<String>) {
     match error {
         ParseErrorType::UnexpectedEOF => {
             ("the script ends too early".into(), Some("Is a bracket or a quote still open?".into()))
+        }
+        ParseErrorType::MissingToken(token, _) if matches!(token.as_str(), ")" | "]" | "}") => {
+            (format!("`{token}` is missing"), Some("Is a bracket or a quote still open?".into()))
         }
         ParseErrorType::VariableUndefined(name) => (format!("there is no variable `{name}`"), None),
         ParseErrorType::ModuleUndefined(name) => (

@@ -92,6 +92,7 @@ fn refused(context: &NativeCallContext, hint: &'static str) -> Fallible<bool> {
 }
 
 /// Durations of time.
+#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod duration_methods {
     use super::Span as Duration;

@@ -242,6 +242,7 @@ fn fill(row: &mut DoneRow, ended: Option<&EndRow>) {
 }
 
 /// What `end` of a list answers, and its rows.
+#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod ending_methods {
     /// How many were ended.

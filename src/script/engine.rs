@@ -70,7 +70,7 @@ impl Engine {
     /// Evaluates and prints: a string raw, unit nothing, sessions as a table; with `--json` everything as JSON.
     pub fn eval(&mut self, expression: &str) -> Result<Outcome, Error> {
         let script = Script { name: "eval".into(), path: None, text: expression.to_owned().into() };
-        self.evaluate(&script, Args::default(), |runtime, value| output::show(runtime, value))
+        self.evaluate(&script, Args::default(), output::show)
     }
 
     fn evaluate(
@@ -134,7 +134,7 @@ impl Engine {
 
     /// Whether the REPL must read on before it can evaluate this.
     pub fn completeness(&self, text: &str) -> Complete {
-        completeness::completeness(&self.engine, text)
+        completeness::completeness(&self.engine, &self.repl.scope, text)
     }
 
     /// Everything that scripts can call, sorted by module and name.

@@ -85,6 +85,7 @@ impl<T, E: Into<Failure>> At<T> for Result<T, E> {
 }
 
 /// What scripts can read of an error that they caught.
+#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod failure_methods {
     use super::Failure as Error;

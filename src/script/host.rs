@@ -132,6 +132,9 @@ impl Interrupt {
     }
 }
 
+/// Looks a variable up.
+pub type Environment = dyn Fn(&str) -> Option<String>;
+
 /// A script's surroundings.
 #[derive(Clone)]
 pub struct Host {
@@ -142,7 +145,7 @@ pub struct Host {
     pub interrupt: Interrupt,
     pub limits: Limits,
     /// The environment, as `env(name)` sees it.
-    pub env: Rc<dyn Fn(&str) -> Option<String>>,
+    pub env: Rc<Environment>,
 }
 
 /// One parsed argument of a script with a header.

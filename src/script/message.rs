@@ -47,6 +47,7 @@ impl Reply {
 }
 
 /// A transcript's entries, and replies.
+#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod message_methods {
     use super::Moment as Time;

@@ -14,6 +14,8 @@ mod engine;
 
 mod escape;
 mod failure;
+#[cfg(test)]
+mod fake;
 mod functions;
 pub mod header;
 mod host;
@@ -27,6 +29,8 @@ mod sequence;
 mod session;
 mod sessions;
 mod suggestion;
+#[cfg(test)]
+mod tests;
 mod time;
 mod value;
 

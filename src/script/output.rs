@@ -198,6 +198,7 @@ fn confirm_on(runtime: &Runtime, question: &str) -> Result<bool, Failure> {
 }
 
 /// What a script says and asks.
+#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod output_functions {
     use super::Span as Duration;
@@ -418,6 +419,16 @@ pub mod output_functions {
     #[rhai_fn(name = "to_json")]
     pub fn to_json_text(value: Dynamic) -> String {
         value::to_json(&value).to_string()
+    }
+
+    /// A map as JSON text on one line.
+    ///
+    /// ```rhai
+    /// print(#{ a: 2.hours }.to_json());   // {"a":"2h"}
+    /// ```
+    #[rhai_fn(name = "to_json", pure)]
+    pub fn map_to_json(map: &mut Map) -> String {
+        value::to_json(&Dynamic::from(map.clone())).to_string()
     }
 
     /// A value from JSON text. Error: it is no JSON.

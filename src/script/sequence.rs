@@ -562,6 +562,7 @@ sequence_functions!(agent_sequence, Agents);
 sequence_functions!(array_sequence, Array);
 
 /// What only arrays have, since their values may be plain.
+#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod array_functions {
     /// The sum of an array's numbers or durations. 0 of none; `()` is passed over.

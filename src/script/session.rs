@@ -191,6 +191,7 @@ impl OptionMap {
 }
 
 /// A session's fields, and what can be done with one.
+#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod session_methods {
     use super::Moment as Time;

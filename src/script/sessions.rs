@@ -271,6 +271,7 @@ pub mod session_module {
 }
 
 /// What only lists of sessions have.
+#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod sessions_methods {
     /// The whole IDs, as an array.

@@ -13,6 +13,7 @@ use crate::wire::Timestamp;
 pub struct Moment(pub Timestamp);
 
 /// Moments in time.
+#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod time_methods {
     use super::Moment as Time;

@@ -1,0 +1,431 @@
+//! For tests: a terminal that remembers, and a server of canned sessions on a Unix socket.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, oneshot};
+
+use super::{Connection, Host, Interrupt, Limits, Line, Options, Terminal};
+use crate::client::{self, Client};
+use crate::clock::Clock;
+use crate::wire::event::RunError;
+use crate::wire::{NumberedEvent, RunEvent, RunId, sse};
+
+/// 2026-03-09T10:19:00Z, at which every test stands.
+pub const NOW: i64 = 1_773_051_540_000;
+
+/// Remembers what was written and answers from a list.
+#[derive(Default)]
+pub struct FakeTerminal {
+    pub out: RefCell<String>,
+    pub err: RefCell<String>,
+    pub lines: RefCell<VecDeque<Line>>,
+    pub in_is_terminal: Cell<bool>,
+    pub out_is_terminal: Cell<bool>,
+    pub out_is_closed: Cell<bool>,
+    /// Ctrl-C comes when this is written to stdout.
+    pub interrupt_at: RefCell<Option<(&'static str, Interrupt)>>,
+}
+
+impl Terminal for FakeTerminal {
+    fn out(&self, text: &str) -> io::Result<()> {
+        if self.out_is_closed.get() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.out.borrow_mut().push_str(text);
+        if let Some((_, interrupt)) = self.interrupt_at.borrow_mut().take_if(|(at, _)| text.contains(*at)) {
+            interrupt.set();
+        }
+        Ok(())
+    }
+
+    fn err(&self, text: &str) {
+        self.err.borrow_mut().push_str(text);
+    }
+
+    fn out_is_terminal(&self) -> bool {
+        self.out_is_terminal.get()
+    }
+
+    fn err_is_terminal(&self) -> bool {
+        self.out_is_terminal.get()
+    }
+
+    fn in_is_terminal(&self) -> bool {
+        self.in_is_terminal.get()
+    }
+
+    fn out_colour(&self) -> bool {
+        false
+    }
+
+    fn err_colour(&self) -> bool {
+        false
+    }
+
+    fn width(&self) -> Option<usize> {
+        None
+    }
+
+    fn read_line(&self, prompt: &str) -> io::Result<Line> {
+        if self.in_is_terminal.get() {
+            self.err(prompt);
+        }
+        Ok(self.lines.borrow_mut().pop_front().unwrap_or(Line::End))
+    }
+}
+
+/// What the server holds and what it was asked.
+#[derive(Default)]
+pub struct Held {
+    pub sessions: Mutex<Vec<Value>>,
+    pub agents: Mutex<Vec<Value>>,
+    /// Method and path with its query.
+    pub requests: Mutex<Vec<String>>,
+    cancelled: Notify,
+    /// Set at the `hang` prompt's first event.
+    pub hangs: Mutex<Option<Interrupt>>,
+}
+
+/// A server; gone with its socket when dropped.
+pub struct FakeServer {
+    pub held: Arc<Held>,
+    pub socket: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    _folder: tempfile::TempDir,
+}
+
+fn session(digits: &str, agent: &str, status: &str, title: &str, count: u64, minutes_ago: i64) -> Value {
+    let at = |millis| crate::wire::Timestamp::from_millis(millis).to_string();
+    json!({
+        "id": format!("ses_{digits:0<32}"), "agent_id": "agt_abc123def456", "agent_name": agent, "status": status,
+        "title": title, "message_count": count, "created_at": at(NOW - 3 * 86_400_000),
+        "last_activity_at": at(NOW - minutes_ago * 60_000),
+    })
+}
+
+fn agent(name: &str, revision: u64, hash: &str) -> Value {
+    json!({
+        "id": "agt_abc123def456", "name": name, "command": "sh agent.sh", "created_at": "2026-03-01T00:00:00Z",
+        "updated_at": "2026-03-02T00:00:00Z", "revision": revision, "source_hash": hash,
+    })
+}
+
+impl FakeServer {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("socket");
+        let held = Arc::new(Held::default());
+        *held.sessions.lock().expect("not poisoned") = vec![
+            session("11aa", "notes", "active", "count to ten", 2, 1),
+            session("8d4e6f1a3b2c", "writer", "idle", "Write a Python script", 1, 60),
+            session("5a3f7b9c2e1d4f6a8b0c9d1e2f3a4b5c", "notes", "idle", "remember to buy milk", 3, 180),
+            session("9e5f7a2b4c3d", "notes", "ended", "Debug my code", 5, 2 * 24 * 60),
+        ];
+        *held.agents.lock().expect("not poisoned") =
+            vec![agent("notes", 1, "old"), agent("writer", 4, "same")];
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (path, state) = (socket.clone(), held.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let listener = tokio::net::UnixListener::bind(path).expect("a socket");
+                ready.send(()).expect("the test waits");
+                tokio::select! {
+                    _ = stopped => {}
+                    served = async { axum::serve(listener, router(state)).await } => served.expect("to serve"),
+                }
+            });
+        });
+        is_ready.recv().expect("the server is ready");
+        Self { held, socket, stop: Some(stop), thread: Some(thread), _folder: folder }
+    }
+
+    /// What was asked since this was last called.
+    pub fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut *self.held.requests.lock().expect("not poisoned"))
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn router(held: Arc<Held>) -> Router {
+    Router::new()
+        .route("/v1/agents", get(agents).post(deploy))
+        .route("/v1/agents/{name}", get(get_agent).delete(delete_agent))
+        .route("/v1/sessions", get(sessions).post(create))
+        .route("/v1/sessions/end", post(end_many))
+        .route("/v1/sessions/resolve", get(resolve))
+        .route("/v1/sessions/{id}", get(get_session))
+        .route("/v1/sessions/{id}/cancel", post(cancel))
+        .route("/v1/sessions/{id}/end", post(end))
+        .route("/v1/sessions/{id}/messages", get(messages).post(send))
+        .route("/v1/sessions/{id}/resume", post(resume))
+        .layer(axum::middleware::from_fn_with_state(
+            held.clone(),
+            async |State(held): State<Arc<Held>>,
+                   request: axum::extract::Request,
+                   next: axum::middleware::Next| {
+                let asked = format!("{} {}", request.method(), request.uri());
+                held.requests.lock().expect("not poisoned").push(asked);
+                next.run(request).await
+            },
+        ))
+        .with_state(held)
+}
+
+fn refused(status: StatusCode, code: &str, sentence: &str) -> Response {
+    let body = json!({ "detail": sentence, "details": { "code": code, "hint": "Look again." } });
+    (status, Json(body)).into_response()
+}
+
+fn asked(uri: &Uri, name: &str) -> Vec<String> {
+    let pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).collect()
+}
+
+async fn sessions(State(held): State<Arc<Held>>, uri: Uri) -> Response {
+    let status = asked(&uri, "status");
+    let agent = asked(&uri, "agent");
+    if agent.iter().any(|agent| agent == "ghost") {
+        return refused(StatusCode::NOT_FOUND, "not_found", "Agent not found: no agent is called 'ghost'");
+    }
+    let mut found: Vec<Value> = held.sessions.lock().expect("not poisoned").clone();
+    found.retain(|session| {
+        (status.is_empty() || status.iter().any(|status| session["status"] == **status))
+            && (agent.is_empty() || session["agent_name"] == *agent[0])
+    });
+    if asked(&uri, "order") == ["created"] {
+        found.sort_by_key(|session| session["id"].to_string());
+    }
+    let from: usize = asked(&uri, "cursor").first().map_or(0, |cursor| cursor.parse().expect("a cursor"));
+    // Small pages, so that every list needs more than one.
+    let limit = asked(&uri, "limit").first().map_or(3, |limit| limit.parse().expect("a number")).min(3);
+    let page: Vec<Value> = found.iter().skip(from).take(limit).cloned().collect();
+    let next = from + page.len();
+    let cursor = (next < found.len()).then(|| next.to_string());
+    Json(json!({ "sessions": page, "next_cursor": cursor })).into_response()
+}
+
+async fn create(State(held): State<Arc<Held>>, Json(body): Json<Value>) -> Response {
+    let agent = body["agent_id"].as_str().expect("an agent");
+    if agent == "ghost" {
+        return refused(StatusCode::NOT_FOUND, "not_found", "Agent not found: no agent is called 'ghost'");
+    }
+    let mut made = session("c0ffee", "notes", "pending", "", 0, 0);
+    made["title"] = body["title"].clone();
+    held.sessions.lock().expect("not poisoned").push(made.clone());
+    (StatusCode::CREATED, Json(made)).into_response()
+}
+
+async fn resolve(State(held): State<Arc<Held>>, uri: Uri) -> Response {
+    let prefix = format!("ses_{}", asked(&uri, "id_prefix")[0]);
+    let sessions = held.sessions.lock().expect("not poisoned");
+    let ids: Vec<&str> = sessions.iter().filter_map(|session| session["id"].as_str()).collect();
+    let ids: Vec<&str> = ids.into_iter().filter(|id| id.starts_with(&prefix)).collect();
+    Json(json!({ "ids": ids })).into_response()
+}
+
+fn with_session(held: &Held, id: &str, change: impl FnOnce(&mut Value)) -> Response {
+    let mut sessions = held.sessions.lock().expect("not poisoned");
+    match sessions.iter_mut().find(|session| session["id"] == *id) {
+        Some(session) => {
+            change(session);
+            Json(session.clone()).into_response()
+        }
+        None => refused(StatusCode::NOT_FOUND, "not_found", "Session not found"),
+    }
+}
+
+async fn get_session(State(held): State<Arc<Held>>, Path(id): Path<String>) -> Response {
+    with_session(&held, &id, |_| {})
+}
+
+async fn end(State(held): State<Arc<Held>>, Path(id): Path<String>) -> Response {
+    with_session(&held, &id, |session| session["status"] = json!("ended"))
+}
+
+async fn resume(State(held): State<Arc<Held>>, Path(id): Path<String>) -> Response {
+    let ended = {
+        let sessions = held.sessions.lock().expect("not poisoned");
+        sessions.iter().any(|session| session["id"] == *id && session["status"] == "ended")
+    };
+    if ended {
+        return refused(StatusCode::CONFLICT, "ended", "Session has ended and cannot be resumed");
+    }
+    with_session(&held, &id, |_| {})
+}
+
+async fn cancel(State(held): State<Arc<Held>>, Path(id): Path<String>) -> Response {
+    held.cancelled.notify_waiters();
+    held.cancelled.notify_one();
+    with_session(&held, &id, |session| session["status"] = json!("idle"))
+}
+
+/// Those whose ID begins with `8d` can't be ended here.
+async fn end_many(State(held): State<Arc<Held>>, Json(body): Json<Value>) -> Response {
+    let mut lines = String::new();
+    let mut sessions = held.sessions.lock().expect("not poisoned");
+    for id in body["ids"].as_array().expect("IDs") {
+        let session = sessions.iter_mut().find(|session| session["id"] == *id).expect("a known ID");
+        let row = if id.as_str().is_some_and(|id| id.starts_with("ses_8d")) {
+            json!({ "id": id, "ok": false, "error": { "message": "Session is busy", "code": "busy" } })
+        } else {
+            session["status"] = json!("ended");
+            json!({ "id": id, "ok": true, "session": session })
+        };
+        lines.push_str(&format!("{row}\n"));
+    }
+    lines.into_response()
+}
+
+async fn messages(State(_): State<Arc<Held>>, Path(_): Path<String>) -> Response {
+    let run = RunId::from_random(1);
+    Json(json!({ "messages": [
+        { "role": "user", "content": "buy milk", "at": "2026-03-09T10:15:00Z", "run_id": run },
+        { "role": "agent", "content": "noted", "at": "2026-03-09T10:15:01Z", "run_id": run, "partial": true },
+    ] }))
+    .into_response()
+}
+
+/// What each prompt does.
+async fn send(State(held): State<Arc<Held>>, Path(id): Path<String>, Json(body): Json<Value>) -> Response {
+    let prompt = body["prompt"].as_str().expect("a prompt").to_owned();
+    let run_id = RunId::from_random(7);
+    let session_id = id.parse().expect("an ID");
+    let delta = |content: &str| RunEvent::Delta { content: content.to_owned() };
+    let completed =
+        RunEvent::Completed { duration_ms: 1100, max_turns_reached: None, max_turns_message: None };
+    let failed = |message: &str, code: &str| RunEvent::Failed {
+        error: RunError {
+            message: message.to_owned(),
+            code: Some(code.to_owned()),
+            stderr: Some("line 1: oops".to_owned()),
+        },
+    };
+    let mut events = vec![RunEvent::Started { run_id: run_id.clone(), session_id }];
+    let hangs = prompt == "hang";
+    match prompt.as_str() {
+        "hang" => events.push(delta("working")),
+        "fail" => events.extend([delta("I will"), failed("the agent exited with 1", "agent_exited")]),
+        "timeout" => events.push(failed("the run took too long", "timeout")),
+        "colour" => events.extend([delta("\u{1b}[3"), delta("1mred\u{1b}[0m\u{7}\n"), completed.clone()]),
+        "silent" => events.push(completed.clone()),
+        "tool" => events.extend([
+            delta("Let me look.\n"),
+            RunEvent::ToolStart { tool: "bash".into(), input: json!("cat /workspace/notes") },
+            RunEvent::ToolEnd { duration_ms: 200 },
+            delta("Milk.\n\n"),
+            completed.clone(),
+        ]),
+        other => events.extend([delta("You said: "), delta(other), completed.clone()]),
+    }
+    let number = events.len() as u64;
+    let text: String = events
+        .into_iter()
+        .zip(1..)
+        .map(|(event, number)| sse::encode(&NumberedEvent { run_id: run_id.clone(), number, event }))
+        .collect();
+    let begun = stream::iter([Ok::<_, io::Error>(Bytes::from(text))]);
+    let rest = async move {
+        if !hangs {
+            return Ok(Bytes::new());
+        }
+        if let Some(interrupt) = held.hangs.lock().expect("not poisoned").take() {
+            interrupt.set();
+        }
+        held.cancelled.notified().await;
+        let event = NumberedEvent { run_id, number: number + 1, event: RunEvent::Cancelled {} };
+        Ok(Bytes::from(sse::encode(&event)))
+    };
+    Body::from_stream(begun.chain(stream::once(rest))).into_response()
+}
+
+async fn agents(State(held): State<Arc<Held>>) -> Response {
+    Json(json!({ "agents": *held.agents.lock().expect("not poisoned") })).into_response()
+}
+
+async fn get_agent(State(held): State<Arc<Held>>, Path(name): Path<String>) -> Response {
+    let agents = held.agents.lock().expect("not poisoned");
+    match agents.iter().find(|agent| agent["name"] == *name || agent["id"] == *name) {
+        Some(agent) => Json(agent).into_response(),
+        None => refused(StatusCode::NOT_FOUND, "not_found", "Agent not found"),
+    }
+}
+
+async fn delete_agent(State(held): State<Arc<Held>>, Path(name): Path<String>) -> Response {
+    held.agents.lock().expect("not poisoned").retain(|agent| agent["name"] != *name);
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn deploy(State(held): State<Arc<Held>>, mut form: axum::extract::Multipart) -> Response {
+    let mut name = String::new();
+    while let Some(field) = form.next_field().await.expect("a field") {
+        if field.name() == Some("name") {
+            name = field.text().await.expect("a name");
+        }
+    }
+    let mut agents = held.agents.lock().expect("not poisoned");
+    let revision = agents
+        .iter()
+        .find(|agent| agent["name"] == *name)
+        .map_or(0, |agent| agent["revision"].as_u64().expect("a revision"));
+    agents.retain(|agent| agent["name"] != *name);
+    agents.push(agent(&name, revision + 1, "new"));
+    Json(agents.last().cloned()).into_response()
+}
+
+/// Connects to a [`FakeServer`], or to nothing.
+struct FakeConnection(Option<PathBuf>);
+
+impl Connection for FakeConnection {
+    fn connect(&self) -> LocalBoxFuture<'_, client::Result<Client>> {
+        async {
+            match &self.0 {
+                Some(socket) => Client::unix(socket),
+                None => Err(client::Error::Unreachable { message: "no server here".into(), hint: None }),
+            }
+        }
+        .boxed_local()
+    }
+}
+
+/// A host with this server, or none, and its terminal.
+pub fn host(server: Option<&FakeServer>, options: Options) -> (Host, Rc<FakeTerminal>) {
+    let terminal = Rc::new(FakeTerminal::default());
+    let host = Host {
+        connection: Rc::new(FakeConnection(server.map(|server| server.socket.clone()))),
+        terminal: terminal.clone(),
+        clock: Clock::system().at(NOW),
+        options,
+        interrupt: Interrupt::default(),
+        limits: Limits::default(),
+        env: Rc::new(|name| (name == "HOME").then(|| "/home/ann".to_owned())),
+    };
+    (host, terminal)
+}
