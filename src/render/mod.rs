@@ -11,7 +11,7 @@ pub use age::{ago, duration, moment, span};
 pub use agent::{agent, agents};
 pub use escape::{Cleaner, clean, clean_line};
 pub use json::{pretty, session_json};
-pub use session::{message, session, sessions};
+pub use session::{message, session, sessions, shorten};
 pub use table::{fields, rows};
 
 use crate::wire::Timestamp;

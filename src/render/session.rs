@@ -28,7 +28,9 @@ pub fn sessions(sessions: &[Session], style: &Style, agent_column: bool) -> Stri
                 row.push(Cell::new(agent_name(session)));
             }
             row.extend([
-                Cell::new(shorten(&title_of(session), title)),
+                Cell::new(
+                    title.map_or_else(|| title_of(session), |width| shorten(&title_of(session), width)),
+                ),
                 status(session.status),
                 Cell::new(session.message_count.to_string()),
                 Cell::new(ago(active_at(session), style.now)),
@@ -127,9 +129,11 @@ fn title_width(sessions: &[Session], style: &Style, agent_column: bool) -> Optio
 }
 
 /// A text cut on a grapheme to at most `width` columns, `...` inside them.
-fn shorten(text: &str, width: Option<usize>) -> String {
+pub fn shorten(text: &str, width: usize) -> String {
     const DOTS: &str = "...";
-    let Some(width) = width.filter(|width| text.width() > *width) else { return text.to_owned() };
+    if text.width() <= width {
+        return text.to_owned();
+    }
     let room = width.saturating_sub(DOTS.len());
     let mut short = String::new();
     let mut used = 0;
@@ -141,7 +145,7 @@ fn shorten(text: &str, width: Option<usize>) -> String {
         short.push_str(grapheme);
     }
     short.truncate(short.trim_end().len());
-    short + DOTS
+    short + &DOTS[..DOTS.len().min(width)]
 }
 
 #[cfg(test)]
@@ -225,10 +229,10 @@ mod tests {
 
     #[test]
     fn titles_are_cut_on_a_grapheme_with_the_dots_inside() {
-        assert_eq!(shorten(&"x".repeat(50), Some(50)), "x".repeat(50));
-        assert_eq!(shorten(&"x".repeat(51), Some(50)), "x".repeat(47) + "...");
-        assert_eq!(shorten(&"日".repeat(30), Some(50)), "日".repeat(23) + "...");
-        assert_eq!(shorten(&"👨‍👩‍👧".repeat(30), Some(9)), "👨‍👩‍👧👨‍👩‍👧👨‍👩‍👧...");
+        assert_eq!(shorten(&"x".repeat(50), 50), "x".repeat(50));
+        assert_eq!(shorten(&"x".repeat(51), 50), "x".repeat(47) + "...");
+        assert_eq!(shorten(&"日".repeat(30), 50), "日".repeat(23) + "...");
+        assert_eq!(shorten(&"👨‍👩‍👧".repeat(30), 9), "👨‍👩‍👧👨‍👩‍👧👨‍👩‍👧...");
     }
 
     #[test]

@@ -49,6 +49,10 @@ impl Agent {
         self.agent.id.to_string()
     }
 
+    pub fn wire(&self) -> &wire::Agent {
+        &self.agent
+    }
+
     pub fn field(&self, name: &str) -> Option<Dynamic> {
         let agent = &*self.agent;
         Some(match name {

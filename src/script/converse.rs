@@ -2,11 +2,11 @@
 
 use super::Line;
 use super::duration::Span;
-use super::escape::{Cleaner, clean_line};
 use super::failure::Failure;
 use super::message::Reply;
 use super::runtime::{Change, Runtime};
 use super::session::Session;
+use crate::render::{self, Cleaner, clean_line};
 use crate::wire::event::RunError;
 use crate::wire::{RunEvent, SessionId};
 use serde_json::Value;
@@ -261,8 +261,7 @@ impl<'a> Screen<'a> {
             }
             RunEvent::ToolEnd { duration_ms } => {
                 if std::mem::take(&mut self.tool_open) {
-                    let took = Span(i64::try_from(*duration_ms).unwrap_or(i64::MAX));
-                    self.runtime.err(&format!(" ({took})\n"));
+                    self.runtime.err(&format!(" ({})\n", render::duration(*duration_ms)));
                 }
                 Ok(())
             }
@@ -341,7 +340,10 @@ impl<'a> Screen<'a> {
                 self.runtime.out("Agent > ")?;
             }
             self.runtime.out("\n")?;
-            self.runtime.host().terminal.err(&format!("\nCompleted in {took}\n"));
+            self.runtime
+                .host()
+                .terminal
+                .err(&format!("\nCompleted in {}\n", render::duration(took.0.unsigned_abs())));
             return Ok(());
         }
         self.break_line()

@@ -10,6 +10,7 @@ use super::resolver::Sources;
 use super::suggestion;
 use super::value;
 use crate::client;
+use crate::render;
 
 /// A place in a script's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl Place {
         if let Some(source) = &self.source {
             let before: String =
                 source.chars().take(self.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-            let _ = writeln!(text, "{number} | {}\n{margin} | {before}^", super::escape::clean(source));
+            let _ = writeln!(text, "{number} | {}\n{margin} | {before}^", render::clean(source));
         }
         text
     }
@@ -44,7 +45,7 @@ impl Place {
 pub enum Error {
     /// A call to the server failed and the script didn't catch it.
     #[error("{error}")]
-    Api { error: client::Error, place: Option<Box<Place>> },
+    Api { error: client::Error, place: Option<Place> },
     /// Ctrl-C. `done` says what the script had changed (`ended 3 sessions`); empty if nothing.
     #[error("interrupted")]
     Interrupted { done: String },
@@ -53,13 +54,13 @@ pub enum Error {
     Io { message: String },
     /// An agent's run failed. `code` is the run's own word (`timeout`, `agent_exited`, …), `stderr` the agent's last lines.
     #[error("{message}")]
-    Run { message: String, code: Option<String>, stderr: Option<String>, place: Option<Box<Place>> },
+    Run { message: String, code: Option<String>, stderr: Option<String>, place: Option<Place> },
     /// The script itself is wrong, or threw something.
     #[error("{message}")]
-    Script { message: String, hint: Option<String>, place: Option<Box<Place>> },
+    Script { message: String, hint: Option<String>, place: Option<Place> },
     /// A question that nobody can answer, or an argument that makes no sense: the caller's fault, not the script's.
     #[error("{message}")]
-    Usage { message: String, hint: Option<String>, place: Option<Box<Place>> },
+    Usage { message: String, hint: Option<String>, place: Option<Place> },
 }
 
 impl Error {
@@ -90,7 +91,7 @@ impl Error {
             Self::Api { place, .. }
             | Self::Run { place, .. }
             | Self::Script { place, .. }
-            | Self::Usage { place, .. } => place.as_deref(),
+            | Self::Usage { place, .. } => place.as_ref(),
             Self::Interrupted { .. } | Self::Io { .. } => None,
         }
     }
@@ -109,7 +110,7 @@ impl Reporter<'_> {
         if let EvalAltResult::ErrorTerminated(..) = error {
             return Error::Interrupted { done: changes };
         }
-        let place = self.place(file, position).map(Box::new);
+        let place = self.place(file, position);
         if let EvalAltResult::ErrorRuntime(value, _) = &error
             && let Some(failure) = value.clone().try_cast::<Failure>()
         {

@@ -6,6 +6,7 @@ use rhai::plugin::*;
 use rhai::{Engine, ImmutableString, NativeCallContext};
 
 use super::failure::{At, Failure, Fallible};
+use crate::render;
 
 /// A span of time in milliseconds; may be negative. `Duration` in scripts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,34 +42,11 @@ pub fn too_long() -> Failure {
 }
 
 impl fmt::Display for Span {
-    /// The two largest units: `2d 3h`, `2m 5s`, `1.1s`, `900ms`.
+    /// The two largest units: `2d 3h`, `2m 5s`; tenths of a second below a minute: `1.1s`, `900ms`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = self.0.unsigned_abs();
-        if self.0 < 0 {
-            f.write_str("-")?;
-        }
-        let seconds = millis / 1000;
-        match millis {
-            0 => f.write_str("0s"),
-            1..1000 => write!(f, "{millis}ms"),
-            1000..60_000 => match millis % 1000 / 100 {
-                0 => write!(f, "{seconds}s"),
-                tenths => write!(f, "{seconds}.{tenths}s"),
-            },
-            _ => {
-                let units = [
-                    (seconds / 86_400, "d"),
-                    (seconds / 3600 % 24, "h"),
-                    (seconds / 60 % 60, "m"),
-                    (seconds % 60, "s"),
-                ];
-                let first = units.iter().position(|(count, _)| *count > 0).unwrap_or(3);
-                write!(f, "{}{}", units[first].0, units[first].1)?;
-                match units.get(first + 1) {
-                    Some((count, unit)) if *count > 0 => write!(f, " {count}{unit}"),
-                    _ => Ok(()),
-                }
-            }
+        match (self.0, self.0 % SECOND / 100) {
+            (SECOND..MINUTE, 1..) => write!(f, "{}.{}s", self.0 / SECOND, self.0 % SECOND / 100),
+            _ => f.write_str(&render::span(self.0)),
         }
     }
 }

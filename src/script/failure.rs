@@ -4,6 +4,7 @@ use rhai::plugin::*;
 use rhai::{EvalAltResult, NativeCallContext, Position};
 
 use crate::client;
+use crate::wire::ErrorCode;
 
 /// What a native function of ours gives back.
 pub type Fallible<T> = Result<T, Box<EvalAltResult>>;
@@ -64,12 +65,43 @@ impl Failure {
         }
     }
 
+    fn exit(&self) -> i32 {
+        match self {
+            Self::Api(error) => match error {
+                client::Error::Api { code, .. } => exit_code(*code),
+                client::Error::Input { .. } => 2,
+                client::Error::Missing { .. } => 3,
+                client::Error::Protocol(_) => 1,
+                client::Error::Unreachable { .. } => 6,
+            },
+            Self::Run { code, .. } if code.as_deref() == Some("timeout") => 124,
+            Self::Run { .. } => 7,
+            Self::Usage { .. } => 2,
+            Self::Io(_) | Self::Script { .. } | Self::Stopped => 1,
+        }
+    }
+
     pub fn hint_text(&self) -> Option<&str> {
         match self {
             Self::Api(error) => error.hint(),
             Self::Script { hint, .. } | Self::Usage { hint, .. } => hint.as_deref(),
             Self::Io(_) | Self::Run { .. } | Self::Stopped => None,
         }
+    }
+}
+
+/// The exit code for what the server said.
+pub fn exit_code(code: ErrorCode) -> i32 {
+    match code {
+        ErrorCode::Internal | ErrorCode::Unknown => 1,
+        ErrorCode::Invalid | ErrorCode::TooLarge => 2,
+        ErrorCode::Ambiguous | ErrorCode::NotFound => 3,
+        ErrorCode::Forbidden | ErrorCode::Unauthenticated => 4,
+        ErrorCode::Busy | ErrorCode::Conflict | ErrorCode::Ended | ErrorCode::Expired => 5,
+        ErrorCode::RateLimited
+        | ErrorCode::SandboxUnavailable
+        | ErrorCode::ShuttingDown
+        | ErrorCode::StoreUnavailable => 6,
     }
 }
 
@@ -119,6 +151,16 @@ pub mod failure_methods {
     #[rhai_fn(get = "hint", pure)]
     pub fn hint(error: &mut Error) -> String {
         error.hint_text().unwrap_or_default().to_owned()
+    }
+
+    /// The exit code that superserve ends with if nobody catches it: 3 not found, 5 busy or ended, 7 the agent failed, …
+    ///
+    /// ```rhai
+    /// try { get("ffff"); } catch (e) { exit(if e.exit_code == 3 { 0 } else { e.exit_code }); }
+    /// ```
+    #[rhai_fn(get = "exit_code", pure)]
+    pub fn exit_code(error: &mut Error) -> i64 {
+        error.exit().into()
     }
 
     /// The error as text: its sentence.

@@ -181,7 +181,7 @@ fn router(held: Arc<Held>) -> Router {
         .route("/v1/sessions", get(sessions).post(create))
         .route("/v1/sessions/end", post(end_many))
         .route("/v1/sessions/resolve", get(resolve))
-        .route("/v1/sessions/{id}", get(get_session))
+        .route("/v1/sessions/{id}", get(get_session).delete(forget))
         .route("/v1/sessions/{id}/cancel", post(cancel))
         .route("/v1/sessions/{id}/end", post(end))
         .route("/v1/sessions/{id}/messages", get(messages).post(send))
@@ -264,6 +264,11 @@ fn with_session(held: &Held, id: &str, change: impl FnOnce(&mut Value)) -> Respo
 
 async fn get_session(State(held): State<Arc<Held>>, Path(id): Path<String>) -> Response {
     with_session(&held, &id, |_| {})
+}
+
+async fn forget(State(held): State<Arc<Held>>, Path(id): Path<String>) -> Response {
+    held.sessions.lock().expect("not poisoned").retain(|session| session["id"] != *id);
+    StatusCode::NO_CONTENT.into_response()
 }
 
 async fn end(State(held): State<Arc<Held>>, Path(id): Path<String>) -> Response {

@@ -12,7 +12,6 @@ mod duration;
 mod ending;
 mod engine;
 
-mod escape;
 mod failure;
 #[cfg(test)]
 mod fake;
@@ -36,5 +35,6 @@ mod value;
 
 pub use diagnostic::{Error, Place};
 pub use engine::{Complete, Engine, Outcome, Script, on_script_thread};
+pub use failure::exit_code;
 pub use functions::FunctionDoc;
 pub use host::{Arg, Args, Connection, Host, Interrupt, Limits, Line, Options, Terminal};

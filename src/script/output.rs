@@ -3,28 +3,27 @@
 use rhai::plugin::*;
 use rhai::{Array, Map, NativeCallContext};
 use serde_json::Value;
-use unicode_width::UnicodeWidthStr;
 
 use super::Line;
 use super::agents::{Agent, Agents};
 use super::duration::Span;
 use super::ending::Done;
-use super::escape;
 use super::failure::{At, Failure, Fallible};
 use super::message::Message;
 use super::runtime::Runtime;
 use super::session::Session;
 use super::sessions::Sessions;
 use super::value;
+use crate::render;
 
 /// JSON with two spaces.
 pub fn pretty(value: &Value) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default()
+    render::pretty(value).trim_end().to_owned()
 }
 
 /// Prints a value as JSON.
 pub fn json(runtime: &Runtime, value: &Dynamic) -> Result<(), Failure> {
-    runtime.out(&format!("{}\n", pretty(&value::to_json(value))))
+    runtime.out(&render::pretty(&value::to_json(value)))
 }
 
 /// Prints what `eval` and the REPL show of a value.
@@ -35,26 +34,44 @@ pub fn show(runtime: &Runtime, value: &Dynamic) -> Result<(), Failure> {
     if value.is_unit() {
         return Ok(());
     }
-    if value.is::<Sessions>() || value.is::<Agents>() {
-        return table(runtime, value, None);
-    }
     if let Some(session) = value.read_lock::<Session>() {
-        return table(runtime, &Dynamic::from(Sessions::from(vec![session.clone()])), None);
+        return runtime.out(&render::session(&session.0, &runtime.style()));
     }
     if let Some(agent) = value.read_lock::<Agent>() {
-        return table(runtime, &Dynamic::from(Agents(std::rc::Rc::new(vec![agent.clone()]))), None);
+        return runtime.out(&render::agent(agent.wire(), &runtime.style()));
+    }
+    if let Some(message) = value.read_lock::<Message>() {
+        return runtime.out(&render::message(&message.0));
     }
     let is_rows = value.read_lock::<Array>().is_some_and(|array| {
         !array.is_empty()
             && array.iter().all(|row| row.is::<Session>() || row.is::<Message>() || row.is_map())
     });
-    if is_rows || value.is::<Done>() {
+    if is_rows || value.is::<Sessions>() || value.is::<Agents>() || value.is::<Done>() {
         return table(runtime, value, None);
     }
     if value.is_array() || value.is_map() {
         return json(runtime, value);
     }
     runtime.out_text(&format!("{}\n", value::to_text(value)))
+}
+
+/// The columns of `sessions list`; without the second they are of one agent.
+const SESSION_COLUMNS: [&str; 6] = ["short_id", "agent", "title", "status", "message_count", "last_active"];
+
+/// Sessions as `sessions list` shows them, if that is what is asked for.
+fn session_list(runtime: &Runtime, items: &[Dynamic], columns: Option<&[String]>) -> Option<String> {
+    let without_agent = SESSION_COLUMNS.iter().filter(|name| **name != "agent");
+    let agent_column = match columns {
+        None => true,
+        Some(columns) if columns.iter().eq(SESSION_COLUMNS.iter()) => true,
+        Some(columns) if columns.iter().eq(without_agent) => false,
+        Some(_) => return None,
+    };
+    let sessions: Option<Vec<crate::wire::Session>> =
+        items.iter().map(|item| Some((*item.read_lock::<Session>()?.0).clone())).collect();
+    let sessions = sessions.filter(|sessions| !sessions.is_empty())?;
+    Some(render::sessions(&sessions, &runtime.style(), agent_column))
 }
 
 /// Prints rows as a table; as JSON if `--json` was given.
@@ -86,17 +103,35 @@ pub fn table(runtime: &Runtime, rows: &Dynamic, columns: Option<Array>) -> Resul
             "A table's rows are sessions, agents, maps or arrays.",
         ));
     };
+    let listed = session_list(runtime, &items, columns.as_deref());
     if runtime.options().json {
-        let Some(columns) = columns else { return json(runtime, &Dynamic::from(items)) };
+        let Some(columns) = columns.filter(|_| listed.is_none()) else {
+            return json(runtime, &Dynamic::from(items));
+        };
         let cut = items.iter().map(|item| {
             let row = columns.iter().map(|name| Ok((name.into(), value::field(item, name, now)?)));
             row.collect::<Result<Map, Failure>>().map(Dynamic::from)
         });
         return json(runtime, &Dynamic::from(cut.collect::<Result<Array, _>>()?));
     }
+    if items.is_empty() {
+        return Ok(());
+    }
+    if let Some(text) = listed {
+        return runtime.out(&text);
+    }
+    let agents: Option<Vec<crate::wire::Agent>> = match &columns {
+        None => items.iter().map(|item| Some(item.read_lock::<Agent>()?.wire().clone())).collect(),
+        Some(_) => None,
+    };
+    if let Some(agents) = agents {
+        return runtime.out(&render::agents(&agents, &runtime.style()));
+    }
     let Some(columns) = columns.or_else(|| default_columns(&items)) else {
         let lines: Vec<Vec<String>> = items.iter().map(cells_of_array).collect();
-        return runtime.out(&grid(None, &lines));
+        let Some((first, rest)) = lines.split_first() else { return Ok(()) };
+        let first: Vec<&str> = first.iter().map(String::as_str).collect();
+        return runtime.out(&render::rows(&first, rest));
     };
     let lines = items
         .iter()
@@ -106,22 +141,20 @@ pub fn table(runtime: &Runtime, rows: &Dynamic, columns: Option<Array>) -> Resul
                 .map(|name| match value::field(item, name, now) {
                     // A map that lacks a column has an empty cell there.
                     Err(_) if item.is_map() => Ok(String::new()),
-                    field => field.map(|value| escape::clean_line(&value::to_text(&value))),
+                    field => field.map(|value| value::to_text(&value)),
                 })
                 .collect::<Result<Vec<_>, _>>()
         })
         .collect::<Result<Vec<_>, _>>()?;
-    runtime.out(&grid(Some(&columns), &lines))
+    let header: Vec<&str> = columns.iter().map(String::as_str).collect();
+    runtime.out(&render::rows(&header, &lines))
 }
 
+/// The columns of rows that have no list of their own.
 fn default_columns(items: &[Dynamic]) -> Option<Vec<String>> {
     let fixed = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect());
     let first = items.first()?;
-    if first.is::<Session>() {
-        fixed(&["short_id", "agent", "title", "status", "message_count", "idle"])
-    } else if first.is::<Agent>() {
-        fixed(&["name", "id", "revision", "network", "updated_at"])
-    } else if first.is::<Message>() {
+    if first.is::<Message>() {
         fixed(&["at", "role", "content"])
     } else if first.is::<super::ending::DoneRow>() {
         fixed(&["id", "ok", "error"])
@@ -141,31 +174,10 @@ fn default_columns(items: &[Dynamic]) -> Option<Vec<String>> {
 }
 
 fn cells_of_array(item: &Dynamic) -> Vec<String> {
-    let cell = |value: &Dynamic| escape::clean_line(&value::to_text(value));
     match item.read_lock::<Array>() {
-        Some(cells) => cells.iter().map(cell).collect(),
-        None => vec![cell(item)],
+        Some(cells) => cells.iter().map(value::to_text).collect(),
+        None => vec![value::to_text(item)],
     }
-}
-
-fn grid(header: Option<&[String]>, lines: &[Vec<String>]) -> String {
-    let all: Vec<&[String]> = header.into_iter().chain(lines.iter().map(Vec::as_slice)).collect();
-    let columns = all.iter().map(|line| line.len()).max().unwrap_or(0);
-    let width = |column: usize| {
-        all.iter().filter_map(|line| line.get(column)).map(|cell| cell.width()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for line in all {
-        let mut row = String::new();
-        for (cell, width) in line.iter().zip(&widths) {
-            row.push_str(cell);
-            row.extend(std::iter::repeat_n(' ', width - cell.width() + 2));
-        }
-        text.push_str(row.trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 /// The answer to a yes-or-no question.
@@ -182,7 +194,7 @@ fn confirm_on(runtime: &Runtime, question: &str) -> Result<bool, Failure> {
         });
     }
     loop {
-        match terminal.read_line(&format!("{} [y/N] ", escape::clean_line(question)))? {
+        match terminal.read_line(&format!("{} [y/N] ", render::clean_line(question)))? {
             Line::Text(answer) => match answer.trim().to_ascii_lowercase().as_str() {
                 "y" | "yes" => return Ok(true),
                 "" | "n" | "no" => return Ok(false),
@@ -203,8 +215,19 @@ fn confirm_on(runtime: &Runtime, question: &str) -> Result<bool, Failure> {
 pub mod output_functions {
     use super::Span as Duration;
 
+    /// Prints a value as `eval` shows it: a session, an agent or a message with all that is known of it, lists as tables,
+    /// text as it is, `()` not at all. With `--json` prints it as JSON instead.
+    ///
+    /// ```rhai
+    /// show(get("5a3f"));
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn show(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
+        super::show(&Runtime::of(&ctx)?, &value).at(&ctx)
+    }
+
     /// Prints rows as a table: sessions and agents with the columns of their lists, maps with a column a key, arrays as
-    /// they are. With `--json` prints them as JSON instead.
+    /// they are, the first as the header. With `--json` prints them as JSON instead.
     ///
     /// ```rhai
     /// table(list(#{ status: "idle" }));
@@ -214,7 +237,7 @@ pub mod output_functions {
         super::table(&Runtime::of(&ctx)?, &rows, None).at(&ctx)
     }
 
-    /// Prints these columns of the rows: names of fields. Error: a row has no such field.
+    /// Prints these columns of the rows: names of fields; of sessions also `last_active`, as in `2 minutes ago`. Error: a row has no such field.
     ///
     /// ```rhai
     /// table(list(), ["short_id", "title", "idle"]);
@@ -263,7 +286,7 @@ pub mod output_functions {
     /// ```
     #[rhai_fn(volatile, return_raw)]
     pub fn success(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
-        let text = escape::clean_line(&text_of(&ctx, &value));
+        let text = render::clean_line(&text_of(&ctx, &value));
         let terminal = &Runtime::of(&ctx)?.host().terminal.clone();
         let mark = if terminal.err_colour() { "\u{1b}[32m✓\u{1b}[0m" } else { "✓" };
         terminal.err(&format!("{mark} {text}\n"));
@@ -277,7 +300,7 @@ pub mod output_functions {
     /// ```
     #[rhai_fn(volatile, return_raw)]
     pub fn failure(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
-        let text = escape::clean_line(&text_of(&ctx, &value));
+        let text = render::clean_line(&text_of(&ctx, &value));
         let terminal = &Runtime::of(&ctx)?.host().terminal.clone();
         let mark = if terminal.err_colour() { "\u{1b}[31m✗\u{1b}[0m" } else { "✗" };
         terminal.err(&format!("{mark} {text}\n"));
@@ -292,7 +315,7 @@ pub mod output_functions {
     #[rhai_fn(volatile, return_raw)]
     pub fn prompt(ctx: NativeCallContext, question: &str) -> Fallible<Dynamic> {
         let runtime = Runtime::of(&ctx)?;
-        match runtime.host().terminal.read_line(&escape::clean(question)).at(&ctx)? {
+        match runtime.host().terminal.read_line(&render::clean(question)).at(&ctx)? {
             Line::Text(text) => Ok(text.into()),
             Line::End => Ok(Dynamic::UNIT),
             Line::Interrupted => {
@@ -444,6 +467,33 @@ pub mod output_functions {
             .at(&ctx)
     }
 
+    /// The text without spaces at its beginning and end. A new string, where `trim` changes the original.
+    ///
+    /// ```rhai
+    /// print("  milk ".trimmed());   // milk
+    /// ```
+    pub fn trimmed(text: &str) -> String {
+        text.trim().to_owned()
+    }
+
+    /// The text in capital letters. A new string, where `make_upper` changes the original.
+    ///
+    /// ```rhai
+    /// print("idle".upper());   // IDLE
+    /// ```
+    pub fn upper(text: &str) -> String {
+        text.to_uppercase()
+    }
+
+    /// The text in small letters. A new string, where `make_lower` changes the original.
+    ///
+    /// ```rhai
+    /// print("IDLE".lower());   // idle
+    /// ```
+    pub fn lower(text: &str) -> String {
+        text.to_lowercase()
+    }
+
     /// The text, cut to at most `columns` columns of a terminal, the last three of them `...` if something was cut.
     /// A new string: the original stays.
     ///
@@ -451,7 +501,7 @@ pub mod output_functions {
     /// for s in list() { print(`${s.short_id}  ${s.title.shorten(30)}`); }
     /// ```
     pub fn shorten(text: &str, columns: i64) -> String {
-        super::shorten(text, usize::try_from(columns).unwrap_or(0))
+        render::shorten(text, usize::try_from(columns).unwrap_or(0))
     }
 }
 
@@ -459,24 +509,4 @@ pub mod output_functions {
 fn text_of(ctx: &NativeCallContext, value: &Dynamic) -> String {
     ctx.call_native_fn::<rhai::ImmutableString>("to_string", (value.clone(),))
         .map_or_else(|_| value::to_text(value), |text| text.to_string())
-}
-
-fn shorten(text: &str, columns: usize) -> String {
-    use unicode_segmentation::UnicodeSegmentation;
-    if text.width() <= columns {
-        return text.to_owned();
-    }
-    let dots = "...";
-    let room = columns.saturating_sub(dots.len());
-    let mut cut = String::new();
-    let mut used = 0;
-    for grapheme in text.graphemes(true) {
-        used += grapheme.width();
-        if used > room {
-            break;
-        }
-        cut.push_str(grapheme);
-    }
-    cut.push_str(&dots[..dots.len().min(columns)]);
-    cut
 }

@@ -8,8 +8,10 @@ use std::rc::Rc;
 use rhai::{Dynamic, NativeCallContext};
 
 use super::failure::{Failure, Fallible};
-use super::{Host, Options, escape};
+use super::{Host, Options};
 use crate::client::{self, Client};
+use crate::render::{self, Style};
+use crate::wire::Timestamp;
 
 /// Cheap to clone; every native function finds it in its call's context.
 #[derive(Clone)]
@@ -34,6 +36,7 @@ pub enum Change {
     CancelRun,
     CreateSession,
     DeleteAgent,
+    DeleteSession,
     DeployAgent,
     EndSession,
     ResumeSession,
@@ -46,6 +49,7 @@ impl Change {
             Self::CancelRun => ("cancelled", "run"),
             Self::CreateSession => ("created", "session"),
             Self::DeleteAgent => ("deleted", "agent"),
+            Self::DeleteSession => ("deleted", "session"),
             Self::DeployAgent => ("deployed", "agent"),
             Self::EndSession => ("ended", "session"),
             Self::ResumeSession => ("resumed", "session"),
@@ -86,6 +90,17 @@ impl Runtime {
     /// Milliseconds since the Unix epoch.
     pub fn now(&self) -> i64 {
         self.0.host.clock.now_millis()
+    }
+
+    /// How texts on stdout are laid out.
+    pub fn style(&self) -> Style {
+        let terminal = &self.0.host.terminal;
+        Style {
+            width: terminal.width(),
+            colour: terminal.out_colour(),
+            truncate: !self.options().no_trunc,
+            now: Timestamp::from_millis(self.now()),
+        }
     }
 
     /// Runs `work` to its end, or until Ctrl-C.
@@ -138,7 +153,7 @@ impl Runtime {
 
     /// Writes text that may come from the server to stdout: cleaned if that is a terminal.
     pub fn out_text(&self, text: &str) -> Result<(), Failure> {
-        if self.0.host.terminal.out_is_terminal() { self.out(&escape::clean(text)) } else { self.out(text) }
+        if self.0.host.terminal.out_is_terminal() { self.out(&render::clean(text)) } else { self.out(text) }
     }
 
     /// What `print` writes. It can't throw: what fails stops the script.
@@ -157,12 +172,12 @@ impl Runtime {
 
     /// Writes text that may come from the server to stderr, cleaned.
     pub fn err(&self, text: &str) {
-        self.0.host.terminal.err(&escape::clean(text));
+        self.0.host.terminal.err(&render::clean(text));
     }
 
     /// Tells what `--dry-run` withheld: on stdout, or on stderr if stdout is for JSON.
     pub fn would(&self, what: &str) -> Result<(), Failure> {
-        let line = format!("would {}\n", escape::clean_line(what));
+        let line = format!("would {}\n", render::clean_line(what));
         if self.options().json {
             self.err(&line);
             Ok(())

@@ -13,6 +13,7 @@ use super::message::{Message, Reply};
 use super::runtime::{Change, Runtime};
 use super::suggestion;
 use super::time::Moment;
+use crate::render;
 use crate::wire::{self, SessionId, Status, Timestamp};
 
 /// A session as the server last told it. `Session` in scripts.
@@ -71,6 +72,8 @@ impl Session {
             "expires_at" => time(session.expires_at),
             "id" => session.id.as_str().into(),
             "idle" => Dynamic::from(self.idle(now)),
+            // For tables alone: as `sessions list` shows it.
+            "last_active" => render::ago(self.last_activity(), Timestamp::from_millis(now)).into(),
             "last_activity_at" => time(Some(self.last_activity())),
             "message_count" => Dynamic::from_int(i64::try_from(session.message_count).unwrap_or(i64::MAX)),
             "short_id" => session.id.short().into(),
@@ -128,24 +131,7 @@ impl Session {
 
     /// Keys in the order of the page, then ours.
     pub fn to_json(&self) -> Value {
-        let Ok(Value::Object(mut all)) = serde_json::to_value(&*self.0) else { return Value::Null };
-        let mut ordered = serde_json::Map::new();
-        for key in [
-            "id",
-            "agent_id",
-            "agent_name",
-            "title",
-            "status",
-            "message_count",
-            "created_at",
-            "last_activity_at",
-        ] {
-            if let Some(value) = all.remove(key) {
-                ordered.insert(key.to_owned(), value);
-            }
-        }
-        ordered.extend(all);
-        Value::Object(ordered)
+        render::session_json(&self.0)
     }
 }
 
@@ -429,6 +415,23 @@ pub mod session_methods {
         let session = runtime.call(|client| async move { client.cancel_session(&id).await }).at(&ctx)?;
         runtime.changed(Change::CancelRun);
         Ok(session.into())
+    }
+
+    /// Forgets a session that has ended: its transcript is gone for good. Errors: `conflict` if it hasn't ended.
+    ///
+    /// ```rhai
+    /// for s in list(#{ status: "ended" }) { s.delete(); }
+    /// ```
+    #[rhai_fn(pure, volatile, return_raw)]
+    pub fn delete(ctx: NativeCallContext, session: &mut Session) -> Fallible<()> {
+        let runtime = Runtime::of(&ctx)?;
+        if runtime.options().dry_run {
+            return runtime.would(&format!("delete {}", session.0.id.short())).at(&ctx);
+        }
+        let id = session.0.id.clone();
+        runtime.call(|client| async move { client.delete_session(&id).await }).at(&ctx)?;
+        runtime.changed(Change::DeleteSession);
+        Ok(())
     }
 
     /// Sends a message and waits for the whole reply; nothing is printed. Ctrl-C cancels the run.

@@ -231,6 +231,63 @@ fn wrong_options_name_the_right_ones() {
 }
 
 #[test]
+fn tables_look_as_the_lists_do() {
+    let whole = "ID            Agent   Title                  Status  Msgs  Last Active\n\
+                 8d4e6f1a3b2c  writer  Write a Python script  IDLE    1     1 hour ago\n\
+                 5a3f7b9c2e1d  notes   remember to buy milk   IDLE    3     3 hours ago\n";
+    let idle = "list(#{ status: \"idle\" })";
+    for script in [
+        format!("table({idle});"),
+        format!("{idle}.table();"),
+        format!("show({idle});"),
+        format!("table({idle}.to_array());"),
+    ] {
+        assert_eq!(on_server(&script).printed(), whole, "{script}");
+    }
+    assert_eq!(eval(Options::default(), idle).printed(), whole);
+    assert_eq!(
+        on_server("table(list(#{ agent: \"writer\" }), [\"short_id\", \"title\", \"status\", \"message_count\", \"last_active\"]);").printed(),
+        "ID            Title                  Status  Msgs  Last Active\n8d4e6f1a3b2c  Write a Python script  IDLE    1     1 hour ago\n"
+    );
+    assert_eq!(
+        on_server(&format!("table({idle}, [\"title\", \"idle\"]);")).printed(),
+        "title                  idle\nWrite a Python script  1h\nremember to buy milk   3h\n"
+    );
+    assert_eq!(
+        run("table([#{ a: 1, b: \"x\" }, #{ a: 22 }]); table([[\"n\", \"m\"], [1, 2.hours]]); table([]);")
+            .printed(),
+        "a   b\n1   x\n22\nn  m\n1  2h\n"
+    );
+    assert_eq!(run("table(1);").error().to_string(), "a whole number can't be shown as a table");
+    assert!(
+        on_server("show(get(\"5a3f\"));")
+            .printed()
+            .starts_with("Field        Value\nID           ses_5a3f7b9c2e1d4f6a8b0c9d1e2f3a4b5c\n")
+    );
+    assert!(on_server("show(agents::get(\"notes\"));").printed().contains("Revision  1\n"));
+    let json = Options { json: true, ..Options::default() };
+    let ids = |text: &str| -> Vec<String> {
+        let rows: Vec<serde_json::Value> = serde_json::from_str(text).expect("JSON");
+        rows.iter().map(|row| row["id"].as_str().expect("an ID").to_owned()).collect()
+    };
+    let server = FakeServer::start();
+    for columns in ["", ", [\"short_id\", \"title\", \"status\", \"message_count\", \"last_active\"]"] {
+        let ran = run_with(Some(&server), json, |_, _| {}, &format!("table(list(){columns});"));
+        assert_eq!(ids(&ran.printed()).len(), 4, "{columns}");
+    }
+    assert_eq!(eval(json, "[]").printed(), "[]\n");
+    assert_eq!(
+        run_with(Some(&server), json, |_, _| {}, "table(list(#{ status: \"failed\" }));").printed(),
+        "[]\n"
+    );
+    assert_eq!(
+        run_with(Some(&server), json, |_, _| {}, "table(list(#{ limit: 1 }), [\"title\"]);").printed(),
+        "[\n  {\n    \"title\": \"count to ten\"\n  }\n]\n"
+    );
+    assert!(eval(json, "get(\"5a3f\")").printed().starts_with("{\n  \"id\": \"ses_5a3f7b9c2e1d4f6a8b0c9d1e2f3a4b5c\",\n  \"agent_id\": \"agt_abc123def456\",\n  \"agent_name\": \"notes\",\n  \"title\""));
+}
+
+#[test]
 fn ids_are_resolved() {
     let got = on_server(
         "print(get(\"5a3f\").title); print(get(\"ses_5a3f7b9c2e1d4f6a8b0c9d1e2f3a4b5c\").status); print(get(\"@last\"));",
