@@ -50,6 +50,13 @@ async fn from_making_to_end(stage: Stage) {
     );
     let notes = stage.folder(&made.id).join("workspace/notes");
     assert_eq!(std::fs::read_to_string(&notes).expect("notes"), "  buy milk\nand bread\n");
+    // Root of the whole machine, that is, not of a container's user namespace.
+    let uids = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_whole = uids.split_whitespace().eq(["0", "0", "4294967295"]);
+    if platform.isolation() == Ok(Isolation::Full) && is_whole && rustix::process::geteuid().is_root() {
+        let owner = std::os::unix::fs::MetadataExt::uid(&notes.metadata().expect("notes"));
+        assert_eq!(owner, UID_BASE + 1, "a session's files belong to a uid of its own");
+    }
     let history = std::fs::read_to_string(stage.folder(&made.id).join("run/history.jsonl")).expect("history");
     assert_eq!(history.lines().count(), 4, "{history}");
     assert!(

@@ -223,3 +223,54 @@ async fn a_run_that_nobody_works_at_is_closed_when_its_session_is_next_used() {
     assert_eq!(platform.session(&id).await.expect("it").message_count, 2);
     platform.shut_down().await;
 }
+
+/// An agent that never gets ready for its first message can be cancelled and ended all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_hangs_can_be_given_up() {
+    let stage = Stage::new().await;
+    let platform = stage.open().await;
+    deploy(&platform, "busy", "touch here; while :; do :; done").await;
+    let id = create(&platform, "busy").await;
+    for ends in [false, true] {
+        let stream = platform.send(&id, "go").await.expect("a run");
+        let here = stage.folder(&id).join("workspace/here");
+        let started = async {
+            while !here.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), started).await.expect("it runs");
+        assert_eq!(platform.activity().await.active_runs, 1);
+        let session = match ends {
+            false => platform.cancel_session(&id).await.expect("cancelled"),
+            true => platform.end_session(&id).await.expect("ended"),
+        };
+        assert_eq!(session.status, if ends { Status::Ended } else { Status::Idle });
+        let events: Vec<_> = stream.collect().await;
+        is_a_run(&events);
+        assert!(matches!(events.last().map(|last| &last.event), Some(RunEvent::Cancelled {})), "{events:?}");
+        assert_eq!(platform.activity().await.live_agents, 0);
+        let _ = std::fs::remove_file(&here);
+    }
+    assert!(!stage.folder(&id).exists());
+    platform.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_listening_stops_a_bulk_end_after_those_in_flight() {
+    let stage = Stage::new().await;
+    let platform = stage.open().await;
+    deploy(&platform, "echo", ECHO).await;
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        ids.push(create(&platform, "echo").await.to_string());
+    }
+    let mut rows = Box::pin(platform.end_many(ids.clone()));
+    let first = rows.next().await.expect("a row");
+    assert_eq!((first.ok, &first.id), (true, &ids[0]));
+    drop(rows);
+    // Tasks that are still at it end by themselves; a session that none of them has got stays as it is.
+    platform.shut_down().await;
+    let left = platform.0.store.count_sessions().await.expect("a count");
+    assert!(left < 40 && left >= 40 - 2 * ENDS_AT_ONCE as u64, "{left}");
+}
