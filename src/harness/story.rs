@@ -173,7 +173,7 @@ while read -r line; do case $line in
         echo '{"type":"tool_end","id":"1","duration_ms":5}'; sleep 0.05
         echo '{"type":"text","content":"one\\n"}'; echo '{"type":"text","content":"two\\n"}'
         echo '{"type":"error","message":"slow","fatal":false}'
-        echo '{"type":"turn_done"}'; echo '{"type":"text","content":"after the turn"}' ;;
+        printf '%s\n' '{"type":"turn_done"}' '{"type":"text","content":"after the turn"}' ;;
 esac; done"#;
 
 #[tokio::test(flavor = "multi_thread")]
