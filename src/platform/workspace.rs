@@ -152,6 +152,9 @@ impl Folders {
             }
             _ => {}
         }
+        // The umask may close it to the session's uid; the folder above is closed to everybody else.
+        std::fs::set_permissions(&self.runtime, Permissions::from_mode(0o755))
+            .map_err(failed("open", &self.runtime))?;
         make_fifo(&self.turn())?;
         self.write_history(history)
     }

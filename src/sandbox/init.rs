@@ -262,7 +262,8 @@ fn exec(inherited: &Inherited) -> i32 {
     for (key, value) in &order.env {
         command.env(key, value);
     }
-    // Resets the signal mask and SIGPIPE besides.
+    launch::unblock_signals();
+    // Resets SIGPIPE besides.
     command.exec().raw_os_error().unwrap_or(libc::EINVAL)
 }
 

@@ -105,6 +105,16 @@ pub(super) fn child_signals() -> io::Result<OwnedFd> {
     }
 }
 
+/// Blocks no signal any more. A shell waits for its children by SIGCHLD, and would wait for ever.
+pub(super) fn unblock_signals() {
+    // SAFETY: the set is plain data that sigemptyset fills in; the pointer outlives the call.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
 /// Marks every descriptor but the standard three as close-on-exec, so that no agent gets one that was leaked to us.
 pub(super) fn keep_descriptors() {
     // SAFETY: changes a flag of descriptors and closes none. An old kernel that can't do it answers with an error.
