@@ -130,11 +130,12 @@ fn fixed() -> [Command; 7] {
         Command::new("repl").about("Read expressions line by line and print their values"),
         Command::new("script")
             .about("Run a script; its header says which arguments it takes")
-            .arg(Arg::new("file").value_name("FILE").required(true).value_parser(value_parser!(PathBuf)))
             .arg(
-                Arg::new("rest")
-                    .value_name("ARGS")
-                    .num_args(0..)
+                // One list, so that whatever stands behind the file is the file's own, `--help` included.
+                Arg::new("words")
+                    .value_names(["FILE", "ARGS"])
+                    .required(true)
+                    .num_args(1..)
                     .trailing_var_arg(true)
                     .allow_hyphen_values(true)
                     .value_parser(value_parser!(OsString)),
@@ -245,10 +246,10 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
         }
         ["eval"] => Invocation::Eval(text("expression")),
         ["repl"] => Invocation::Repl,
-        ["script"] => Invocation::ScriptFile {
-            file: leaf.get_one::<PathBuf>("file").cloned().unwrap_or_default(),
-            rest: leaf.get_many::<OsString>("rest").unwrap_or_default().cloned().collect(),
-        },
+        ["script"] => {
+            let mut words = leaf.get_many::<OsString>("words").unwrap_or_default().cloned();
+            Invocation::ScriptFile { file: words.next().unwrap_or_default().into(), rest: words.collect() }
+        }
         ["scripts", "list"] => Invocation::ScriptsList,
         ["scripts", "show"] => Invocation::ScriptsShow(
             leaf.get_many::<String>("name").unwrap_or_default().cloned().collect::<Vec<_>>().join(" "),

@@ -105,6 +105,7 @@ impl Client {
         if let Some(rest) = text.strip_prefix("@last") {
             return self.last(text, rest).await;
         }
+        let text = text.trim();
         let prefix: String =
             text.strip_prefix(SessionId::PREFIX).unwrap_or(text).chars().filter(|c| *c != '-').collect();
         if prefix.is_empty() {

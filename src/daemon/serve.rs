@@ -114,7 +114,8 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
         tracing::warn!("{refusal}. {}", refusal.remedy);
     }
     let store = Store::open(&config.database()).await?;
-    let platform = Platform::open(platform_options(config), store, sandbox, config.clock.clone()).await?;
+    let platform =
+        Platform::open(platform_options(config), store.clone(), sandbox, config.clock.clone()).await?;
     let listening = Listening::bind(options.socket.clone().unwrap_or_else(|| config.socket()))?;
     let stop = CancellationToken::new();
     let identity = Identity {
@@ -147,6 +148,7 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     no_more.cancel();
     platform.shut_down().await;
     let _ = tokio::time::timeout(STREAMS, serving).await;
+    store.close().await;
     Ok(())
 }
 

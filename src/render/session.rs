@@ -6,7 +6,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::table::{coloured, columns, fields};
 use super::{Style, ago, clean, clean_line, moment};
-use crate::wire::{Message, Role, Session, SessionId, Status, Timestamp};
+use crate::wire::{EndReason, Isolation, Message, Role, Session, SessionId, Status, Timestamp};
 
 /// The most columns of a title in a list.
 const TITLE: usize = 50;
@@ -56,10 +56,13 @@ pub fn session(session: &Session, style: &Style) -> String {
     }
     let dated = |at: Timestamp| format!("{} ({})", ago(at, style.now), moment(at));
     rows.extend(session.last_activity_at.map(|at| ("Last Active", dated(at))));
-    rows.extend(session.ended_at.map(|at| ("Ended", dated(at))));
-    rows.extend(session.end_reason.map(|reason| ("End Reason", reason.as_str().to_owned())));
-    rows.extend(session.expires_at.map(|at| ("Expires", moment(at))));
-    rows.extend(session.isolation.map(|isolation| ("Isolation", isolation.as_str().to_owned())));
+    // What is out of the ordinary, and only then.
+    rows.extend(session.ended_at.map(|at| {
+        let why = session.end_reason.map_or(String::new(), |reason| format!(", by {}", reason_text(reason)));
+        ("Ended", format!("{}{why}", dated(at)))
+    }));
+    let weaker = session.isolation.filter(|isolation| *isolation != Isolation::Full);
+    rows.extend(weaker.map(|isolation| ("Isolation", isolation.as_str().to_owned())));
     rows.extend(session.error.clone().map(|error| ("Error", error)));
     if style.colour {
         let cells = rows
@@ -83,6 +86,14 @@ pub fn message(message: &Message) -> String {
     };
     let cut = if message.partial { " (cut short)" } else { "" };
     format!("{who}, {}{cut}\n{}\n", moment(message.at), clean(message.content.trim_end_matches('\n')))
+}
+
+fn reason_text(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::AgentDeleted => "the deletion of its agent",
+        EndReason::Expired => "expiry",
+        EndReason::User => "a user",
+    }
 }
 
 fn agent_name(session: &Session) -> String {
