@@ -99,8 +99,11 @@ impl Header {
             }
             "option" => {
                 let (short, name, rest) = named(rest)?;
-                let value =
-                    rest.strip_prefix('<').and_then(|rest| rest.split_once('>')).ok_or_else(|| {
+                let value = rest
+                    .strip_prefix('<')
+                    .and_then(|rest| rest.split_once('>'))
+                    .filter(|(value, _)| !value.trim().is_empty())
+                    .ok_or_else(|| {
                         format!("@option {name} needs its value's name: @option {name} <VALUE> what it is")
                     })?;
                 let kind = Kind::Option(value.0.to_owned());
@@ -240,6 +243,7 @@ mod tests {
             "@arg b is required and stands behind one that is not"
         );
         assert!(error("//! @option agent Only").1.contains("needs its value's name"));
+        assert!(error("//! @option agent <>").1.contains("needs its value's name"));
         assert!(error("//! @arg A").1.contains("is no name"));
     }
 
