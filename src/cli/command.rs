@@ -83,24 +83,29 @@ pub fn tree(catalog: &Catalog) -> Command {
 }
 
 /// The command `name`, or the group of that name; the commands' words up to `depth` are those above it.
+/// A name may be both: a user's `run/fast.rhai` must not take `run` away.
 fn group(name: &str, commands: &[&scripts::Command], depth: usize) -> Command {
-    if let [command] = commands
-        && command.words.len() == depth + 1
-    {
-        return match &command.header {
-            Ok(header) => with_header(Command::new(name.to_owned()), header),
-            Err(_) => Command::new(name.to_owned()).about(command.summary()),
-        };
+    let (own, below): (Vec<_>, Vec<_>) =
+        commands.iter().copied().partition(|command| command.words.len() == depth + 1);
+    let tree = Command::new(name.to_owned());
+    let mut tree = match own.first().map(|command| (command, &command.header)) {
+        Some((_, Ok(header))) => with_header(tree, header),
+        Some((command, Err(_))) => tree.about(command.summary()),
+        None => {
+            let about = GROUPS.iter().find(|(group, _)| *group == name);
+            tree.about(about.map_or("Your own commands", |(_, about)| about))
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+        }
+    };
+    if !own.is_empty() && !below.is_empty() {
+        tree = tree.subcommand_negates_reqs(true).args_conflicts_with_subcommands(true);
     }
-    let about =
-        GROUPS.iter().find(|(group, _)| *group == name).map_or("Your own commands", |(_, about)| about);
-    let mut tree =
-        Command::new(name.to_owned()).about(about).subcommand_required(true).arg_required_else_help(true);
-    let mut below: BTreeMap<&str, Vec<&scripts::Command>> = BTreeMap::new();
-    for command in commands.iter().filter(|command| command.words.len() > depth + 1) {
-        below.entry(&command.words[depth + 1]).or_default().push(command);
+    let mut groups: BTreeMap<&str, Vec<&scripts::Command>> = BTreeMap::new();
+    for command in below {
+        groups.entry(&command.words[depth + 1]).or_default().push(command);
     }
-    for (name, commands) in below {
+    for (name, commands) in groups {
         tree = tree.subcommand(group(name, &commands, depth + 1));
     }
     tree
@@ -130,14 +135,15 @@ fn fixed() -> [Command; 7] {
         Command::new("repl").about("Read expressions line by line and print their values"),
         Command::new("script")
             .about("Run a script; its header says which arguments it takes")
+            .override_usage("superserve script [OPTIONS] <FILE> [ARGS]...")
+            // One list with the file: all that follows it, `--help` too, is read by the file's own header.
             .arg(
-                // One list, so that whatever stands behind the file is the file's own, `--help` included.
                 Arg::new("words")
-                    .value_names(["FILE", "ARGS"])
+                    .value_name("FILE")
+                    .help("The script, and its arguments")
                     .required(true)
                     .num_args(1..)
                     .trailing_var_arg(true)
-                    .allow_hyphen_values(true)
                     .value_parser(value_parser!(OsString)),
             ),
         needs_one(Command::new("scripts").about("Which commands are scripts, and their text"))
@@ -278,14 +284,16 @@ pub fn parse_file(
     rest: Vec<OsString>,
     before: Globals,
 ) -> Result<(Globals, Args), clap::Error> {
-    if !header.is_present {
-        let words = rest.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        return Ok((before, Args::List(words)));
-    }
     let usage = format!("superserve script {file}");
-    let command = with_header(Command::new(usage.clone()).bin_name(usage), header).args(globals());
-    let words = std::iter::once(OsString::from(file)).chain(rest);
-    let matches = command.try_get_matches_from(words)?;
+    let mut command = with_header(Command::new(usage.clone()).bin_name(usage.clone()), header);
+    let (rest, words) = if header.is_present { (rest, Vec::new()) } else { without_header(rest) };
+    if !header.is_present {
+        command = command
+            .about("A script without a header: it takes any words")
+            .override_usage(format!("{usage} [OPTIONS] [ARGS]..."));
+    }
+    let typed = std::iter::once(OsString::from(file)).chain(rest);
+    let matches = command.args(globals()).try_get_matches_from(typed)?;
     let own = read_globals(&matches);
     let colour = if own.colour == Colour::Auto { before.colour } else { own.colour };
     let options = Options {
@@ -294,7 +302,28 @@ pub fn parse_file(
         json: own.options.json || before.options.json,
         no_trunc: own.options.no_trunc || before.options.no_trunc,
     };
-    Ok((Globals { options, colour }, named(header, &matches)))
+    let args = if header.is_present { named(header, &matches) } else { Args::List(words) };
+    Ok((Globals { options, colour }, args))
+}
+
+/// The flags of every script, and the other words: any, since no header names them. After `--` all are words.
+fn without_header(rest: Vec<OsString>) -> (Vec<OsString>, Vec<String>) {
+    let (mut flags, mut words) = (Vec::new(), Vec::new());
+    let mut rest = rest.into_iter();
+    while let Some(word) = rest.next() {
+        match word.to_str() {
+            Some("--") => {
+                words.extend(rest.by_ref().map(|word| word.to_string_lossy().into_owned()));
+            }
+            Some("--color") => flags.extend([Some(word), rest.next()].into_iter().flatten()),
+            Some("--dry-run" | "--help" | "--json" | "--no-trunc" | "--yes" | "-h" | "-y") => {
+                flags.push(word)
+            }
+            Some(text) if text.starts_with("--color=") => flags.push(word),
+            _ => words.push(word.to_string_lossy().into_owned()),
+        }
+    }
+    (flags, words)
 }
 
 fn read_globals(matches: &ArgMatches) -> Globals {
@@ -364,5 +393,83 @@ mod tests {
     fn an_unknown_command_is_refused_with_2() {
         assert_eq!(typed("sessions lst").expect_err("a typo").exit_code(), 2);
         assert_eq!(typed("sessions end").expect_err("no ID").exit_code(), 2);
+    }
+
+    fn file(header: &str, words: &[&str]) -> Result<(Globals, Args), clap::Error> {
+        let header = Header::parse(header).expect("a header");
+        parse_file("x.rhai", &header, words.iter().map(OsString::from).collect(), Globals::default())
+    }
+
+    #[test]
+    fn what_follows_the_file_is_read_by_its_own_header() {
+        for line in
+            ["script x.rhai --help", "script x.rhai --json a", "script x.rhai -y", "script x.rhai -- a"]
+        {
+            let (globals, invocation) = typed(line).expect(line);
+            let Invocation::ScriptFile { file, rest } = invocation else { panic!("{invocation:?}") };
+            assert_eq!(file, PathBuf::from("x.rhai"));
+            let expected: Vec<OsString> = line.split(' ').skip(2).map(OsString::from).collect();
+            assert_eq!(rest, expected, "{line}");
+            assert!(!globals.options.json, "{line}");
+        }
+        assert!(typed("script --json x.rhai").expect("a command").0.options.json);
+        let help = file("//! Mine.\n//! @arg id  Which\n", &["--help"]).expect_err("help");
+        assert!(!help.use_stderr() && help.to_string().contains("Which"), "{help}");
+        let (globals, args) =
+            file("//! Mine.\n//! @arg id...  Which\n", &["a", "--json", "-"]).expect("args");
+        let Args::Named(args) = args else { panic!("{args:?}") };
+        assert_eq!(args["id"], Value::Many(vec!["a".into(), "-".into()]));
+        assert!(globals.options.json);
+        assert_eq!(file("//! Mine.\n", &["--sing"]).expect_err("no such flag").exit_code(), 2);
+    }
+
+    #[test]
+    fn a_script_without_a_header_takes_any_words_but_the_flags_of_every_script() {
+        let words = ["a", "--dry-run", "-x", "--color", "never", "--name=b", "--", "--json"];
+        let (globals, args) = file("print(1)", &words).expect("args");
+        let Args::List(args) = args else { panic!("{args:?}") };
+        assert_eq!(args, ["a", "-x", "--name=b", "--json"]);
+        assert!(globals.options.dry_run && !globals.options.json);
+        assert_eq!(globals.colour, Colour::Never);
+        assert!(!file("print(1)", &["--help"]).expect_err("help").use_stderr());
+        assert_eq!(file("print(1)", &["--color"]).expect_err("no value").exit_code(), 2);
+    }
+
+    #[test]
+    fn colour_holds_before_and_after_the_command() {
+        for line in
+            ["--color never sessions list", "sessions --color never list", "sessions list --color=never"]
+        {
+            assert_eq!(typed(line).expect(line).0.colour, Colour::Never, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_users_folder_beside_a_command_of_its_name_leaves_both() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("run")).expect("a folder");
+        std::fs::write(folder.path().join("run/fast.rhai"), "//! Fast.\n//! @arg way\n").expect("a file");
+        let catalog = Catalog::load(folder.path());
+        tree(&catalog).debug_assert();
+        let name = |line: &str| {
+            let words = line.split_whitespace().map(OsString::from).collect();
+            match parse(&catalog, words).expect(line).1 {
+                Invocation::Script { name, args: Args::Named(args) } => (name, args),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (fast, args) = name("superserve run fast x");
+        assert_eq!((fast.as_str(), &args["way"]), ("run fast", &Value::Text(Some("x".into()))));
+        let (run, args) = name("superserve run my-agent hello --single");
+        assert_eq!((run.as_str(), &args["agent"]), ("run", &Value::Text(Some("my-agent".into()))));
+        let words = ["superserve", "run"].map(OsString::from).to_vec();
+        assert_eq!(parse(&catalog, words).expect_err("no agent").exit_code(), 2);
+    }
+
+    #[test]
+    fn an_expression_and_the_flags_after_it() {
+        let (globals, invocation) = typed("eval -1 --json").expect("an expression");
+        assert!(matches!(invocation, Invocation::Eval(text) if text == "-1"));
+        assert!(globals.options.json);
     }
 }

@@ -109,15 +109,17 @@ fn collect(folder: &Path, prefix: &str, depth: usize, commands: &mut Vec<Command
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
-        let Some(name) = path.file_stem().and_then(|name| name.to_str()).filter(|name| is_word(name)) else {
-            continue;
-        };
+        // Following links. A pipe would be waited for, and a folder's name has no ending.
+        let Ok(about) = path.metadata() else { continue };
+        let name = if about.is_dir() { path.file_name() } else { path.file_stem() };
+        let Some(name) = name.and_then(|name| name.to_str()).filter(|name| is_word(name)) else { continue };
         let command = format!("{prefix}{name}");
-        if path.is_dir() {
+        if about.is_dir() {
             if depth > 1 {
                 collect(&path, &format!("{command}/"), depth - 1, commands);
             }
-        } else if path.extension().is_some_and(|ending| ending == "rhai")
+        } else if about.is_file()
+            && path.extension().is_some_and(|ending| ending == "rhai")
             && let Ok(text) = std::fs::read_to_string(&path)
         {
             commands.push(Command::new(&command, Some(path), Cow::Owned(text)));
@@ -163,5 +165,24 @@ mod tests {
         let command = catalog.find("sessions/list").expect("the command");
         assert_eq!((command.summary().as_str(), command.is_bundled), ("Mine.", false));
         assert_eq!(catalog.commands().len(), BUNDLED.len());
+    }
+
+    #[test]
+    fn what_is_no_script_is_passed_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for path in ["a.b", "pipe.rhai", "c"] {
+            std::fs::create_dir(folder.path().join(path)).expect("a folder");
+        }
+        for path in ["a.b/x.rhai", "pipe.rhai/x.rhai", "c/x.rhai", "c/x.txt", "c/-x.rhai"] {
+            std::fs::write(folder.path().join(path), "//! Mine.\n").expect("a file");
+        }
+        std::fs::write(folder.path().join("c/bytes.rhai"), b"//! \xff\n").expect("a file");
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("c/again")).expect("a link");
+        let fifo = folder.path().join("c/fifo.rhai");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).expect("a pipe");
+        let catalog = Catalog::load(folder.path());
+        let mine: Vec<String> =
+            catalog.commands().iter().filter(|command| !command.is_bundled).map(Command::name).collect();
+        assert_eq!(mine, ["c again c x", "c x"]);
     }
 }
