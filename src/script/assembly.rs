@@ -3,16 +3,18 @@
 use rhai::{Dynamic, Engine, exported_module};
 
 use super::agents::{self, Agent, Agents};
+use super::control;
 use super::duration::{self, Span, refuse_mixed_comparisons};
 use super::ending::{self, Done, DoneRow};
 use super::failure::{self, Failure};
+use super::lists;
 use super::message::{self, Message, Reply};
 use super::output;
 use super::resolver::{Resolver, Sources};
 use super::runtime::Runtime;
-use super::sequence;
 use super::session::{self, Session};
 use super::sessions::{self, Sessions};
+use super::text;
 use super::time::{self, Moment};
 
 /// How deep expressions may nest, at the top and in functions. The engine's own default is tiny in debug builds.
@@ -87,13 +89,15 @@ fn functions(engine: &mut Engine) {
         exported_module!(failure::failure_methods),
         exported_module!(message::message_methods),
         exported_module!(output::output_functions),
-        exported_module!(sequence::agent_list),
-        exported_module!(sequence::agent_sequence),
-        exported_module!(sequence::array_functions),
-        exported_module!(sequence::array_sequence),
-        exported_module!(sequence::done_list),
-        exported_module!(sequence::session_list),
-        exported_module!(sequence::session_sequence),
+        exported_module!(control::control_functions),
+        exported_module!(text::text_functions),
+        exported_module!(lists::agent_list),
+        exported_module!(lists::agent_sequence),
+        exported_module!(lists::array_functions),
+        exported_module!(lists::array_sequence),
+        exported_module!(lists::done_list),
+        exported_module!(lists::session_list),
+        exported_module!(lists::session_sequence),
         exported_module!(session::session_methods),
         exported_module!(sessions::session_calls),
         exported_module!(sessions::sessions_methods),

@@ -6,6 +6,7 @@
 mod agents;
 mod assembly;
 mod completeness;
+mod control;
 mod converse;
 mod diagnostic;
 mod duration;
@@ -19,6 +20,7 @@ mod functions;
 pub mod header;
 mod host;
 mod listing;
+mod lists;
 mod message;
 mod output;
 mod predicate;
@@ -30,6 +32,7 @@ mod sessions;
 mod suggestion;
 #[cfg(test)]
 mod tests;
+mod text;
 mod time;
 mod value;
 

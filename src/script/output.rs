@@ -1,12 +1,10 @@
-//! What a script says and asks: tables, JSON, warnings, questions, its end.
+//! What a script says: values, tables, JSON, lines on stdout and stderr.
 
 use rhai::plugin::*;
 use rhai::{Array, Map, NativeCallContext};
 use serde_json::Value;
 
-use super::Line;
 use super::agents::{Agent, Agents};
-use super::duration::Span;
 use super::ending::Done;
 use super::failure::{At, Failure, Fallible};
 use super::message::Message;
@@ -180,41 +178,9 @@ fn cells_of_array(item: &Dynamic) -> Vec<String> {
     }
 }
 
-/// The answer to a yes-or-no question.
-fn confirm_on(runtime: &Runtime, question: &str) -> Result<bool, Failure> {
-    let options = runtime.options();
-    if options.yes || options.dry_run {
-        return Ok(true);
-    }
-    let terminal = &runtime.host().terminal;
-    if !terminal.in_is_terminal() {
-        return Err(Failure::Usage {
-            message: format!("a confirmation is needed, and nobody can answer: {question}"),
-            hint: Some("Give --yes to go on without being asked.".into()),
-        });
-    }
-    loop {
-        match terminal.read_line(&format!("{} [y/N] ", render::clean_line(question)))? {
-            Line::Text(answer) => match answer.trim().to_ascii_lowercase().as_str() {
-                "y" | "yes" => return Ok(true),
-                "" | "n" | "no" => return Ok(false),
-                _ => {}
-            },
-            Line::End => return Ok(false),
-            Line::Interrupted => {
-                runtime.host().interrupt.set();
-                return Err(Failure::Stopped);
-            }
-        }
-    }
-}
-
-/// What a script says and asks.
-#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
+/// What a script says.
 #[export_module]
 pub mod output_functions {
-    use super::Span as Duration;
-
     /// Prints a value as `eval` shows it: a session, an agent or a message with all that is known of it, lists as tables,
     /// text as it is, `()` not at all. With `--json` prints it as JSON instead.
     ///
@@ -305,203 +271,6 @@ pub mod output_functions {
         let mark = if terminal.err_colour() { "\u{1b}[31m✗\u{1b}[0m" } else { "✗" };
         terminal.err(&format!("{mark} {text}\n"));
         Ok(())
-    }
-
-    /// Reads a line of stdin; the question is shown only on a terminal. `()` at the end of stdin.
-    ///
-    /// ```rhai
-    /// let name = prompt("Which agent? ");
-    /// ```
-    #[rhai_fn(volatile, return_raw)]
-    pub fn prompt(ctx: NativeCallContext, question: &str) -> Fallible<Dynamic> {
-        let runtime = Runtime::of(&ctx)?;
-        match runtime.host().terminal.read_line(&render::clean(question)).at(&ctx)? {
-            Line::Text(text) => Ok(text.into()),
-            Line::End => Ok(Dynamic::UNIT),
-            Line::Interrupted => {
-                runtime.host().interrupt.set();
-                Err(Failure::Stopped.at(&ctx))
-            }
-        }
-    }
-
-    /// Asks a yes-or-no question on the terminal; only `y` and `yes` mean yes. `--yes` and `--dry-run` answer yes.
-    /// Error: there is no terminal to ask at (exit code 2).
-    ///
-    /// ```rhai
-    /// let idle = list(#{ status: "idle" });
-    /// if confirm(`End ${idle.len} sessions?`) { idle.end(); }
-    /// ```
-    #[rhai_fn(volatile, return_raw)]
-    pub fn confirm(ctx: NativeCallContext, question: &str) -> Fallible<bool> {
-        confirm_on(&Runtime::of(&ctx)?, question).at(&ctx)
-    }
-
-    /// All lines of stdin, as an array. At a terminal they are read until Ctrl-D.
-    ///
-    /// ```rhai
-    /// end(read_lines());
-    /// ```
-    #[rhai_fn(volatile, return_raw)]
-    pub fn read_lines(ctx: NativeCallContext) -> Fallible<Array> {
-        let runtime = Runtime::of(&ctx)?;
-        let mut lines = Array::new();
-        loop {
-            match runtime.host().terminal.read_line("").at(&ctx)? {
-                Line::Text(text) => lines.push(text.into()),
-                Line::End => return Ok(lines),
-                Line::Interrupted => {
-                    runtime.host().interrupt.set();
-                    return Err(Failure::Stopped.at(&ctx));
-                }
-            }
-        }
-    }
-
-    /// Ends the script with this exit code, from any depth: 0 to 255. Can't be caught.
-    ///
-    /// ```rhai
-    /// exit(if list(#{ status: "failed" }).is_empty() { 0 } else { 1 });
-    /// ```
-    #[rhai_fn(volatile, return_raw)]
-    pub fn exit(ctx: NativeCallContext, code: Dynamic) -> Fallible<()> {
-        let code =
-            if code.is_unit() { Some(0) } else { code.as_int().ok().and_then(|n| i32::try_from(n).ok()) };
-        match code.filter(|code| (0..=255).contains(code)) {
-            Some(code) => Err(Runtime::of(&ctx)?.exit(code).at(&ctx)),
-            None => Err(Failure::script("an exit code is a whole number from 0 to 255").at(&ctx)),
-        }
-    }
-
-    /// Ends the script with 0.
-    ///
-    /// ```rhai
-    /// exit();
-    /// ```
-    #[rhai_fn(name = "exit", volatile, return_raw)]
-    pub fn exit_well(ctx: NativeCallContext) -> Fallible<()> {
-        Err(Runtime::of(&ctx)?.exit(0).at(&ctx))
-    }
-
-    /// A variable of the environment; `()` if it isn't set.
-    ///
-    /// ```rhai
-    /// print(env("HOME"));
-    /// ```
-    #[rhai_fn(volatile, return_raw)]
-    pub fn env(ctx: NativeCallContext, name: &str) -> Fallible<Dynamic> {
-        let runtime = Runtime::of(&ctx)?;
-        Ok((runtime.host().env)(name).map_or(Dynamic::UNIT, Dynamic::from))
-    }
-
-    /// Waits this long; Ctrl-C stops it.
-    ///
-    /// ```rhai
-    /// sleep(1.millis);
-    /// ```
-    #[rhai_fn(volatile, return_raw)]
-    pub fn sleep(ctx: NativeCallContext, duration: Duration) -> Fallible<()> {
-        let time = std::time::Duration::from_millis(u64::try_from(duration.0).unwrap_or(0));
-        Runtime::of(&ctx)?
-            .block_on(async {
-                tokio::time::sleep(time).await;
-                Ok(())
-            })
-            .at(&ctx)
-    }
-
-    /// Waits so many seconds; Ctrl-C stops it.
-    ///
-    /// ```rhai
-    /// sleep(0);
-    /// ```
-    #[rhai_fn(name = "sleep", volatile, return_raw)]
-    pub fn sleep_seconds(ctx: NativeCallContext, seconds: i64) -> Fallible<()> {
-        sleep(ctx, Span(seconds.saturating_mul(1000)))
-    }
-
-    /// Waits so many seconds and parts of them; Ctrl-C stops it.
-    ///
-    /// ```rhai
-    /// sleep(0.001);
-    /// ```
-    #[rhai_fn(name = "sleep", volatile, return_raw)]
-    pub fn sleep_fraction(ctx: NativeCallContext, seconds: f64) -> Fallible<()> {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a fraction of a millisecond doesn't matter; casts saturate"
-        )]
-        sleep(ctx, Span((seconds * 1000.0) as i64))
-    }
-
-    /// A value as JSON text on one line.
-    ///
-    /// ```rhai
-    /// print(to_json(#{ a: 1 }));   // {"a":1}
-    /// ```
-    #[rhai_fn(name = "to_json")]
-    pub fn to_json_text(value: Dynamic) -> String {
-        value::to_json(&value).to_string()
-    }
-
-    /// A map as JSON text on one line.
-    ///
-    /// ```rhai
-    /// print(#{ a: 2.hours }.to_json());   // {"a":"2h"}
-    /// ```
-    #[rhai_fn(name = "to_json", pure)]
-    pub fn map_to_json(map: &mut Map) -> String {
-        value::to_json(&Dynamic::from(map.clone())).to_string()
-    }
-
-    /// A value from JSON text. Error: it is no JSON.
-    ///
-    /// ```rhai
-    /// print(parse_json("[1, 2]").sum());   // 3
-    /// ```
-    #[rhai_fn(name = "parse_json", return_raw)]
-    pub fn from_json_text(ctx: NativeCallContext, text: &str) -> Fallible<Dynamic> {
-        serde_json::from_str(text)
-            .map(|json| value::from_json(&json))
-            .map_err(|error| Failure::script(format!("this is no JSON: {error}")))
-            .at(&ctx)
-    }
-
-    /// The text without spaces at its beginning and end. A new string, where `trim` changes the original.
-    ///
-    /// ```rhai
-    /// print("  milk ".trimmed());   // milk
-    /// ```
-    pub fn trimmed(text: &str) -> String {
-        text.trim().to_owned()
-    }
-
-    /// The text in capital letters. A new string, where `make_upper` changes the original.
-    ///
-    /// ```rhai
-    /// print("idle".upper());   // IDLE
-    /// ```
-    pub fn upper(text: &str) -> String {
-        text.to_uppercase()
-    }
-
-    /// The text in small letters. A new string, where `make_lower` changes the original.
-    ///
-    /// ```rhai
-    /// print("IDLE".lower());   // idle
-    /// ```
-    pub fn lower(text: &str) -> String {
-        text.to_lowercase()
-    }
-
-    /// The text, cut to at most `columns` columns of a terminal, the last three of them `...` if something was cut.
-    /// A new string: the original stays.
-    ///
-    /// ```rhai
-    /// for s in list() { print(`${s.short_id}  ${s.title.shorten(30)}`); }
-    /// ```
-    pub fn shorten(text: &str, columns: i64) -> String {
-        render::shorten(text, usize::try_from(columns).unwrap_or(0))
     }
 }
 

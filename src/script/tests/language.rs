@@ -1,0 +1,257 @@
+//! The language: values, errors, limits, modules, exits, the REPL.
+
+use super::*;
+
+#[test]
+fn plain_values_print_as_they_are() {
+    let plain = Options::default();
+    for (expression, expected) in [
+        ("40 + 2", "42\n"),
+        ("\"text\"", "text\n"),
+        ("()", ""),
+        ("2.hours + 30.minutes", "2h 30m\n"),
+        ("duration(\"2d\") == 48.hours", "true\n"),
+        ("time(\"2026-03-09T10:15:00Z\") < now()", "true\n"),
+        ("now() - time(\"2026-03-09T10:15:00Z\")", "4m\n"),
+        ("ago(1.days)", "2026-03-08T10:19:00Z\n"),
+        ("[3, 1, 2].sort_by(|x| -x).map(|x| x * 2)", "[\n  6,\n  4,\n  2\n]\n"),
+        ("[1, 2, 3, 4].filter(|x| x > 2).sum()", "7\n"),
+        ("[1.5, 2].avg()", "1.75\n"),
+        ("[#{ a: 1 }, #{ a: 5 }].max(\"a\")", "5\n"),
+        ("[1, 2, 2, 3].unique().len", "3\n"),
+        ("[2.days, 3.hours].sum()", "2d 3h\n"),
+        ("[].min() == ()", "true\n"),
+        ("\"remember to buy milk\".shorten(10)", "remembe...\n"),
+        ("env(\"HOME\")", "/home/ann\n"),
+        ("env(\"NOTHING\") == ()", "true\n"),
+        ("to_json(#{ a: [1, 2.days, ()] })", "{\"a\":[1,\"2d\",null]}\n"),
+    ] {
+        assert_eq!(eval(plain, expression).printed(), expected, "{expression}");
+    }
+    let json = Options { json: true, ..plain };
+    assert_eq!(eval(json, "\"text\"").printed(), "\"text\"\n");
+    assert_eq!(eval(json, "()").printed(), "null\n");
+    assert_eq!(
+        eval(json, "list().count_by(\"status\")").printed(),
+        "{\n  \"active\": 1,\n  \"ended\": 1,\n  \"idle\": 2\n}\n"
+    );
+}
+
+#[test]
+fn ctrl_c_stops_a_script_that_says_what_it_did() {
+    let server = FakeServer::start();
+    let interrupt = |_: &FakeTerminal, host: &Host| {
+        *server.held.hangs.lock().expect("not poisoned") = Some(host.interrupt.clone());
+    };
+    let script = "end(\"5a3f\"); end(\"9e5f\"); try { get(\"11aa\").send(\"hang\"); } catch (e) { print(\"caught\"); } loop { }";
+    let ran = run_with(Some(&server), Options::default(), interrupt, script);
+    assert_eq!(ran.out, "");
+    assert!(matches!(ran.error(), Error::Interrupted { done } if done.starts_with("ended 2 sessions")));
+    let ran = run_with(None, Options::default(), |_, host| host.interrupt.set(), "loop { }");
+    assert!(matches!(ran.error(), Error::Interrupted { done } if done.is_empty()));
+    let ran = run_with(None, Options::default(), |_, host| host.interrupt.set(), "sleep(1000);");
+    assert!(matches!(ran.error(), Error::Interrupted { .. }));
+}
+
+#[test]
+fn exit_ends_from_any_depth() {
+    for (script, code) in [
+        ("exit(3);", 3),
+        ("exit();", 0),
+        ("fn f() { try { [1].each(|x| exit(7)); } catch { } print(\"no\"); } f();", 7),
+        ("[1, 2].sort_by(|x| exit(4));", 4),
+    ] {
+        let ran = run(script);
+        assert_eq!((ran.result.expect("an exit"), ran.out.as_str()), (Outcome::Exit(code), ""), "{script}");
+    }
+    assert_eq!(run("exit(300);").error().to_string(), "an exit code is a whole number from 0 to 255");
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_the_script_quietly() {
+    let ran =
+        run_with(None, Options::default(), |fake, _| fake.out_is_closed.set(true), "loop { print(1); }");
+    assert_eq!(ran.result.expect("an exit"), Outcome::Exit(0));
+    let ran = run_with(None, Options::default(), |fake, _| fake.out_is_closed.set(true), "json(1); loop { }");
+    assert_eq!(ran.result.expect("an exit"), Outcome::Exit(0));
+}
+
+#[test]
+fn questions_are_never_asked_of_nobody() {
+    let script = "print(confirm(\"Sure?\"));";
+    let error = run(script).error();
+    assert!(matches!(error, Error::Usage { .. }));
+    assert_eq!(error.hint(), Some("Give --yes to go on without being asked."));
+    let yes = Options { yes: true, ..Options::default() };
+    assert_eq!(run_with(None, yes, |_, _| {}, script).printed(), "true\n");
+    for (answers, expected) in
+        [(&["maybe", "Y"][..], "true\n"), (&[""], "false\n"), (&[], "false\n"), (&["no"], "false\n")]
+    {
+        let set = |fake: &FakeTerminal, _: &Host| {
+            fake.in_is_terminal.set(true);
+            fake.lines.borrow_mut().extend(answers.iter().map(|line| Line::Text((*line).to_owned())));
+        };
+        assert_eq!(run_with(None, Options::default(), set, script).printed(), expected, "{answers:?}");
+    }
+}
+
+#[test]
+fn args_are_seen_in_functions_too() {
+    let (host, terminal) = host(None, Options { yes: true, ..Options::default() });
+    let script = |text: &'static str| Script { name: "a.rhai".into(), path: None, text: text.into() };
+    let mut engine = Engine::new(host);
+    let text = "fn f() { args.agent } print(f()); print(args.all); print(args.status == ()); print(args.ids.len); print(args.yes);";
+    let args = [
+        ("agent", Arg::Text(Some("notes".into()))),
+        ("all", Arg::Flag(true)),
+        ("status", Arg::Text(None)),
+        ("ids", Arg::Many(vec!["a".into(), "b".into()])),
+    ];
+    let named = Args::Named(args.into_iter().map(|(name, arg)| (name.to_owned(), arg)).collect());
+    engine.run(&script(text), named).expect("to run");
+    assert_eq!(terminal.out.take(), "notes\ntrue\ntrue\n2\ntrue\n");
+    let list = Args::List(vec!["x".into(), "y".into()]);
+    engine.run(&script("print(args[1]); print(args.len);"), list).expect("to run");
+    assert_eq!(terminal.out.take(), "y\n2\n");
+}
+
+#[test]
+fn errors_say_where_they_are() {
+    let error = run("#!/usr/bin/env -S superserve script\n//! doc\nlet x = 1;\nlet y = x +;\n").error();
+    assert_eq!(error.place().map(|place| (place.line, place.column)), Some((4, 12)));
+    let error = run("fn f(x) {\n    x.nope()\n}\n[1].each(|x| f(x));").error();
+    assert_eq!(error.to_string(), "there is no function `nope` for an Int");
+    let place = error.place().expect("a place");
+    assert_eq!((place.line, place.source.as_deref()), (2, Some("    x.nope()")));
+    assert_eq!(run("print(nothing);").error().to_string(), "there is no variable `nothing`");
+    let error = run("if true {\n").error();
+    assert_eq!(error.hint(), Some("Is a bracket or a quote still open?"));
+    assert_eq!(error.place().map(|place| place.line), Some(1));
+    assert!(matches!(run("eval(\"1\");").error(), Error::Script { .. }));
+}
+
+#[test]
+fn runaways_are_stopped() {
+    let (mut limited, _) = host(None, Options::default());
+    limited.limits.operations = 10_000;
+    let run = |host: &Host, text: &str| {
+        let script = Script { name: "a".into(), path: None, text: text.to_owned().into() };
+        let host = host.clone();
+        Engine::new(host).run(&script, Args::default()).expect_err("to be stopped").to_string()
+    };
+    assert_eq!(run(&limited, "loop { }"), "the script was stopped, since it took more steps than it may");
+    limited.limits.call_levels = 16;
+    assert_eq!(run(&limited, "fn f() { f() } f();"), "functions call each other too deeply");
+    limited.limits.string = 100;
+    assert!(run(&limited, "let s = \"0123456789\"; loop { s += s; }").starts_with("a value is larger"));
+    limited.limits.text = 10;
+    assert!(run(&limited, "print(1); print(2);").contains("larger than a script may be"));
+    assert!(run(&host(None, Options::default()).0, &"(".repeat(10_000)).contains("complex"));
+}
+
+#[test]
+fn the_deepest_calls_fit_the_script_threads_stack() {
+    let depth = on_script_thread(|| {
+        let (host, terminal) = host(None, Options::default());
+        let script = Script {
+            name: "a".into(),
+            path: None,
+            text: "fn f(n) { if n == 0 { 0 } else { 1 + f(n - 1) } } print(f(250));".into(),
+        };
+        Engine::new(host).run(&script, Args::default()).expect("to run");
+        terminal.out.take()
+    });
+    assert_eq!(depth.expect("a thread"), "250\n");
+}
+
+#[test]
+fn modules_are_found_beside_the_file_that_imports_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("lib")).expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
+    write("lib/a.rhai", "import \"b\" as b;\nfn twice(x) { b::id(x) * 2 }");
+    write("lib/b.rhai", "fn id(x) { x }\nfn broken() {\n  get(1, 2, 3)\n}");
+    write("circle.rhai", "import \"circle\" as c;");
+    let run = |text: &str| {
+        let (host, terminal) = host(None, Options::default());
+        let script = Script {
+            name: "main.rhai".into(),
+            path: Some(folder.path().join("main.rhai")),
+            text: text.to_owned().into(),
+        };
+        let result = Engine::new(host).run(&script, Args::default());
+        Ran { result, out: terminal.out.take(), err: terminal.err.take() }
+    };
+    assert_eq!(run("import \"lib/a\" as a; print(a::twice(21));").printed(), "42\n");
+    assert_eq!(run("import \"std/check\" as check; check::equal(1, 1); print(\"ok\");").printed(), "ok\n");
+    assert_eq!(
+        run("import \"std/check\" as check; check::equal(1, 2);").error().to_string(),
+        "found 1, wanted 2"
+    );
+    let error = run("import \"lib/b\" as b;\nb::broken();").error();
+    let place = error.place().expect("a place");
+    assert!(place.file.ends_with("lib/b.rhai"), "{place:?}");
+    assert_eq!((place.line, place.source.as_deref()), (3, Some("  get(1, 2, 3)")));
+    assert!(run("import \"circle\" as c;").error().to_string().contains("imports itself"));
+    assert_eq!(run("import \"std/chek\" as c;").error().hint(), Some("Did you mean `std/check`?"));
+    assert!(
+        run("import \"nothing\" as c;").error().to_string().starts_with("cannot read the module `nothing`")
+    );
+}
+
+#[test]
+fn the_repl_keeps_what_was_said() {
+    let server = FakeServer::start();
+    let (host, terminal) = host(Some(&server), Options::default());
+    let mut engine = Engine::new(host);
+    let mut line = |text: &str| {
+        let result = engine.line(text).map_err(|error| error.to_string());
+        (result, terminal.out.take())
+    };
+    let done = |out: &str| (Ok(Outcome::Done), out.to_owned());
+    assert_eq!(line("let x = 20;"), done(""));
+    assert_eq!(line("fn twice(n) { n * 2 }"), done(""));
+    assert_eq!(line("twice(x) + 2"), done("42\n"));
+    assert_eq!(line("fn twice(n) { n * 3 }"), done(""));
+    assert_eq!(line("twice(x)"), done("60\n"));
+    assert_eq!(line("let add = |n| n + x;"), done(""));
+    assert_eq!(line("add.call(1)"), done("21\n"));
+    assert_eq!(line("import \"std/check\" as check;"), done(""));
+    assert_eq!(line("check::equal(1, 1)"), done(""));
+    assert_eq!(line("nope(1)").0, Err("there is no function `nope` for an Int".into()));
+    assert_eq!(line("x"), done("20\n"));
+    assert_eq!(line("list(#{ limit: 1 }).map(\"short_id\")[0]"), done("11aa00000000\n"));
+    assert_eq!(line("exit(2)").0, Ok(Outcome::Exit(2)));
+}
+
+#[test]
+fn every_function_is_documented_and_its_examples_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("agent.sh"), "#!/bin/sh\ncat\n").expect("a file");
+    std::fs::write(folder.path().join("superserve.yaml"), "name: notes\ncommand: sh agent.sh\n")
+        .expect("a file");
+    let functions = Engine::new(host(None, Options::default()).0).functions();
+    assert!(functions.len() > 150, "only {} functions", functions.len());
+    for function in &functions {
+        assert!(!function.doc.trim().is_empty(), "{} is not documented", function.signature);
+        assert!(!function.examples.is_empty(), "{} has no example", function.signature);
+        for example in &function.examples {
+            let server = FakeServer::start();
+            let (host, terminal) = host(Some(&server), Options::default());
+            terminal.in_is_terminal.set(true);
+            let text = example.replace("examples/notes", &folder.path().display().to_string());
+            let script = Script { name: function.signature.clone(), path: None, text: text.into() };
+            let result = Engine::new(host).run(&script, Args::default());
+            assert!(result.is_ok(), "{}: {result:?}\n{example}", function.signature);
+            // What an example says that it prints, it prints.
+            let said: String = example
+                .lines()
+                .filter_map(|line| line.split_once("   // "))
+                .map(|(_, said)| format!("{said}\n"))
+                .collect();
+            if !said.is_empty() {
+                assert_eq!(*terminal.out.borrow(), said, "{}\n{example}", function.signature);
+            }
+        }
+    }
+}
