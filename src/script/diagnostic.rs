@@ -271,7 +271,11 @@ fn missing_field(engine: &rhai::Engine, text: &str) -> (String, Option<String>) 
     let (Some(name), Some(of)) = (quoted.next(), quoted.next()) else { return (plain(text), None) };
     let docs = functions::all(engine);
     let prefix = format!("{of}.");
-    let fields = docs.iter().filter(|doc| doc.signature.starts_with(&prefix)).map(|doc| doc.name.as_str());
+    let is_list = matches!(of, "Agents" | "Done" | "Sessions");
+    let has = |doc: &&functions::FunctionDoc| {
+        doc.signature.starts_with(&prefix) || (is_list && doc.signature.starts_with("List."))
+    };
+    let fields = docs.iter().filter(has).map(|doc| doc.name.as_str());
     let method = docs.iter().any(|doc| doc.name == name && doc.signature.starts_with(&format!("{name}(")));
     let hint = if method {
         Some(format!("It is a function: call it with brackets, .{name}(…)."))
@@ -292,6 +296,9 @@ fn with_article(kind: &str) -> String {
         "array" => "an Array".to_owned(),
         "map" => "a Map".to_owned(),
         "()" => "nothing".to_owned(),
+        "Agents" => "a list of agents".to_owned(),
+        "Sessions" => "a list of sessions".to_owned(),
+        "Done" => "what `end` answers".to_owned(),
         kind if kind.starts_with(['A', 'E', 'I', 'O', 'U']) => format!("an {kind}"),
         kind => format!("a {kind}"),
     }

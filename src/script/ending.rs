@@ -80,10 +80,7 @@ impl DoneRow {
     pub fn to_json(&self) -> Value {
         match (&self.session, &self.error) {
             (Some(session), None) => session.to_json(),
-            (_, Some(error)) => json!({
-                "id": self.id,
-                "error": { "code": error.code(), "message": error.to_string(), "hint": error.hint() },
-            }),
+            (_, Some(error)) => json!({ "id": self.id, "error": Failure::Api(error.clone()).to_json() }),
             (None, None) => json!({ "id": self.id }),
         }
     }

@@ -2,6 +2,7 @@
 
 use rhai::plugin::*;
 use rhai::{EvalAltResult, NativeCallContext, Position};
+use serde_json::{Value, json};
 
 use crate::client;
 use crate::wire::ErrorCode;
@@ -79,6 +80,11 @@ impl Failure {
             Self::Usage { .. } => 2,
             Self::Io(_) | Self::Script { .. } | Self::Stopped => 1,
         }
+    }
+
+    /// `{code, message, hint}`, as every error is told with `--json`.
+    pub fn to_json(&self) -> Value {
+        json!({ "code": self.code_word(), "message": self.to_string(), "hint": self.hint_text() })
     }
 
     pub fn hint_text(&self) -> Option<&str> {

@@ -129,7 +129,7 @@ fn plain_type(text: &str) -> String {
 }
 
 /// The blocks of a documentation that are marked `rhai`.
-fn examples(doc: &str) -> Vec<String> {
+pub fn examples(doc: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut open: Option<Vec<&str>> = None;
     for line in doc.lines() {

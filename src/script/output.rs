@@ -259,17 +259,26 @@ pub mod output_functions {
         Ok(())
     }
 
-    /// Prints a line with a cross on stderr: something failed, and the script goes on.
+    /// Prints a line with a cross on stderr: something failed, and the script goes on. An error that was caught is told
+    /// with its hint; with `--json` as JSON.
     ///
     /// ```rhai
-    /// for row in end(["ffff"]).failed { failure(row.error.message); }
+    /// for row in end(["ffff"]).failed { failure(row.error); }
     /// ```
     #[rhai_fn(volatile, return_raw)]
     pub fn failure(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
-        let text = render::clean_line(&text_of(&ctx, &value));
-        let terminal = &Runtime::of(&ctx)?.host().terminal.clone();
+        let runtime = Runtime::of(&ctx)?;
+        let terminal = &runtime.host().terminal;
+        let error = value.read_lock::<Failure>().map(|error| error.clone());
+        if let Some(error) = error.as_ref().filter(|_| runtime.options().json) {
+            terminal.err(&format!("{}\n", serde_json::json!({ "error": error.to_json() })));
+            return Ok(());
+        }
         let mark = if terminal.err_colour() { "\u{1b}[31m✗\u{1b}[0m" } else { "✗" };
-        terminal.err(&format!("{mark} {text}\n"));
+        terminal.err(&format!("{mark} {}\n", render::clean_line(&text_of(&ctx, &value))));
+        if let Some(hint) = error.as_ref().and_then(Failure::hint_text) {
+            terminal.err(&format!("  {}\n", render::clean_line(hint)));
+        }
         Ok(())
     }
 }

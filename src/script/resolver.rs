@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::suggestion;
 
 /// The standard library: name and text.
-const STANDARD: [(&str, &str); 1] = [("std/check", include_str!("../../stdlib/check.rhai"))];
+pub const STANDARD: [(&str, &str); 1] = [("std/check", include_str!("../../stdlib/check.rhai"))];
 
 /// As the engine keeps modules.
 type SharedModule = Rc<Module>;

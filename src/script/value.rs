@@ -172,7 +172,7 @@ pub fn to_json(value: &Dynamic) -> Value {
     } else if let Some(time) = value.read_lock::<Moment>() {
         json!(time.0)
     } else if let Some(failure) = value.read_lock::<Failure>() {
-        json!(failure.to_string())
+        failure.to_json()
     } else if let Some(range) = value.read_lock::<std::ops::Range<i64>>() {
         range.clone().collect()
     } else if let Some(range) = value.read_lock::<std::ops::RangeInclusive<i64>>() {

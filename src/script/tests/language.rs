@@ -255,3 +255,18 @@ fn every_function_is_documented_and_its_examples_run() {
         }
     }
 }
+
+#[test]
+fn the_standard_library_is_documented_and_its_examples_run() {
+    for (name, text) in super::super::resolver::STANDARD {
+        let functions = text.lines().filter(|line| line.starts_with("fn ")).count();
+        let examples = super::super::functions::examples(
+            &text.lines().map(|line| line.trim_start_matches("///")).collect::<Vec<_>>().join("\n"),
+        );
+        assert_eq!(examples.len(), functions, "{name}");
+        for example in examples {
+            let example: Vec<&str> = example.lines().map(str::trim_start).collect();
+            assert_eq!(run(&example.join("\n")).printed(), "", "{name}");
+        }
+    }
+}

@@ -108,6 +108,7 @@ fn wrong_options_name_the_right_ones() {
             "Did you mean `message_count`?",
         ),
         ("list()[0].titel;", "a Session has no field `titel`", "Did you mean `title`?"),
+        ("list().idz;", "a list of sessions has no field `idz`", "Did you mean `ids`?"),
         ("list()[0].endd();", "there is no function `endd` for a Session", "Did you mean `end`?"),
         ("list()[9];", "the list has 4 elements: none is at 9", ""),
         (
@@ -222,6 +223,22 @@ fn errors_can_be_caught_and_read() {
     );
     let script = "try { resume(\"9e5f\") } catch (e) { print(e.code) }";
     assert_eq!(on_server(script).printed(), "ended\n");
+}
+
+#[test]
+fn failures_are_told_with_their_hints() {
+    let script =
+        "failure(end([\"ffff\"])[0].error); failure(\"plain\"); success(\"done\"); warn(\"careful\");";
+    let hint = "Run superserve sessions list to see your sessions.";
+    assert_eq!(
+        on_server(script).err,
+        format!("✗ Session not found: no session matches 'ffff'\n  {hint}\n✗ plain\n✓ done\ncareful\n")
+    );
+    let server = FakeServer::start();
+    let json = Options { json: true, ..Options::default() };
+    let ran = run_with(Some(&server), json, |_, _| {}, "failure(end([\"ffff\"])[0].error);");
+    let told: serde_json::Value = serde_json::from_str(&ran.err).expect("JSON");
+    assert_eq!((&told["error"]["code"], &told["error"]["hint"]), (&"not_found".into(), &hint.into()));
 }
 
 #[test]
