@@ -9,7 +9,7 @@ use super::diagnostic::Reporter;
 use super::functions::{self, FunctionDoc};
 use super::resolver::{Sources, without_interpreter};
 use super::runtime::Runtime;
-use super::{Arg, Args, Error, Host, assembly, completeness, output};
+use super::{Arg, Args, Error, Host, assembly, check, completeness, output};
 
 /// A script's text and what it is called in errors.
 #[derive(Clone, Debug)]
@@ -98,6 +98,7 @@ impl Engine {
             .map_err(Box::<EvalAltResult>::from)
             .and_then(|mut ast| {
                 ast.set_source(&script.name);
+                check::unknown_function(&self.engine, &ast)?;
                 self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast)
             })
             .and_then(|value| {

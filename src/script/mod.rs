@@ -5,6 +5,7 @@
 
 mod agents;
 mod assembly;
+mod check;
 mod completeness;
 mod control;
 mod converse;

@@ -120,7 +120,7 @@ fn errors_say_where_they_are() {
     let error = run("#!/usr/bin/env -S superserve script\n//! doc\nlet x = 1;\nlet y = x +;\n").error();
     assert_eq!(error.place().map(|place| (place.line, place.column)), Some((4, 12)));
     let error = run("fn f(x) {\n    x.nope()\n}\n[1].each(|x| f(x));").error();
-    assert_eq!(error.to_string(), "there is no function `nope` for an Int");
+    assert_eq!(error.to_string(), "there is no function `nope`");
     let place = error.place().expect("a place");
     assert_eq!((place.line, place.source.as_deref()), (2, Some("    x.nope()")));
     assert_eq!(run("print(nothing);").error().to_string(), "there is no variable `nothing`");
@@ -269,4 +269,50 @@ fn the_standard_library_is_documented_and_its_examples_run() {
             assert_eq!(run(&example.join("\n")).printed(), "", "{name}");
         }
     }
+}
+
+#[test]
+fn a_misspelt_function_is_found_before_anything_runs() {
+    for (script, sentence, hint) in [
+        ("print(1);\nfor s in [] { s.endd(); }", "there is no function `endd`", "Did you mean `end`?"),
+        ("print(1);\nfn f() {\n lsit()\n}", "there is no function `lsit`", "Did you mean `list`?"),
+        ("print(1);\n[1].map(|x| x.shortn(2));", "there is no function `shortn`", "Did you mean `shorten`?"),
+        ("print(1);\nsessions::craete(1);", "there is no function `craete`", "Did you mean `create`?"),
+    ] {
+        let ran = run(script);
+        assert_eq!(ran.out, "", "{script}");
+        let error = ran.error();
+        assert_eq!((error.to_string().as_str(), error.hint()), (sentence, Some(hint)), "{script}");
+        assert!(error.place().is_some_and(|place| place.line >= 2), "{script}");
+    }
+    let script = "fn f(x) { x + 1 } let m = #{ twice: |x| x * 2 }; m.more = |x| f(x); print(m.twice(2)); print(m.more(2)); \
+                  let g = |x| x; print(g.call(1)); print(type_of(f(1))); print(Fn(\"f\").call(4)); print([1, 2].len());";
+    assert_eq!(run(script).printed(), "4\n3\n1\ni64\n5\n2\n");
+}
+
+#[test]
+fn every_bundled_script_calls_only_what_is_there() {
+    let (host, _) = host(None, Options::default());
+    let runtime = super::super::runtime::Runtime::new(host);
+    let engine = super::super::assembly::assemble(&runtime, &super::super::resolver::Sources::default());
+    let mut scope = rhai::Scope::new();
+    scope.push("args", rhai::Map::new());
+    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts"))];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("a script");
+            let ast =
+                engine.compile_with_scope(&scope, &text).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            super::super::check::unknown_function(&engine, &ast)
+                .unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "only {seen} scripts");
 }
