@@ -29,7 +29,8 @@ impl Cleaner {
             (Self::String, '\x1b') => (Self::StringEscape, false),
             (Self::StringEscape, '\\') => (Self::Text, false),
             (_, '\x1b') => (Self::Escape, false),
-            (Self::String, '\x07' | '\u{9c}') => (Self::Text, false),
+            // CAN and SUB abandon any sequence, as in terminals.
+            (Self::String, '\x07' | '\x18' | '\x1a' | '\u{9c}') => (Self::Text, false),
             (Self::String, _) => (Self::String, false),
             // ESC and anything but a backslash ends the string and begins a new sequence.
             (Self::StringEscape | Self::Escape, '[') => (Self::Control, false),
@@ -78,6 +79,7 @@ mod tests {
             ("\x1bPq#0\x1b\\y", "y"),
             ("\x1b(Bz\x1b7\x07\x08\r", "z"),
             ("\u{9b}31mk\u{9d}t\u{9c}l", "kl"),
+            ("\x1b]0;title\x18x\x1bPq\x1ay", "xy"),
             ("user\u{202e}txt", "usertxt"),
             ("grüße 👩‍👩‍👧", "grüße 👩‍👩‍👧"),
         ] {

@@ -33,3 +33,63 @@ pub fn session_json(session: &Session) -> Value {
     keys.extend(ours.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
     Value::Object(keys)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Status;
+
+    fn sample() -> Session {
+        Session {
+            id: "ses_5a3f7b9c2e1d4f6a8b0c9d1e2f3a4b5c".parse().expect("an ID"),
+            agent_id: "agt_abc123def456".parse().expect("an ID"),
+            agent_name: Some("my-agent".to_owned()),
+            status: Status::Active,
+            title: Some("What is the capital of France?".to_owned()),
+            message_count: 3,
+            created_at: "2026-03-09T10:15:00Z".parse().expect("a time"),
+            last_activity_at: Some("2026-03-09T10:17:00Z".parse().expect("a time")),
+            idle_timeout_seconds: None,
+            expires_at: None,
+            ended_at: None,
+            end_reason: None,
+            error: None,
+            isolation: None,
+        }
+    }
+
+    #[test]
+    fn the_list_as_on_the_page() {
+        let page = r#"[
+  {
+    "id": "ses_5a3f7b9c2e1d4f6a8b0c9d1e2f3a4b5c",
+    "agent_id": "agt_abc123def456",
+    "agent_name": "my-agent",
+    "title": "What is the capital of France?",
+    "status": "active",
+    "message_count": 3,
+    "created_at": "2026-03-09T10:15:00Z",
+    "last_activity_at": "2026-03-09T10:17:00Z"
+  }
+]
+"#;
+        assert_eq!(pretty(&[session_json(&sample())]), page);
+        assert_eq!(pretty(&Vec::<Value>::new()), "[]\n");
+    }
+
+    #[test]
+    fn the_pages_keys_stay_without_values_and_ours_go() {
+        let bare = Session {
+            title: None,
+            last_activity_at: None,
+            ended_at: Some(Timestamp::from_millis(1_773_051_300_999)),
+            error: Some("\u{1b}[31mraw".to_owned()),
+            ..sample()
+        };
+        let Value::Object(keys) = session_json(&bare) else { panic!("an object") };
+        assert_eq!((&keys["title"], &keys["last_activity_at"]), (&Value::Null, &Value::Null));
+        assert_eq!(keys.keys().skip(8).collect::<Vec<_>>(), ["ended_at", "error"]);
+        assert_eq!(keys["ended_at"], "2026-03-09T10:15:00Z");
+        assert!(pretty(&keys).contains("\\u001b[31mraw"));
+    }
+}
