@@ -89,12 +89,27 @@ fn last_session(runtime: &Runtime, agent: Option<String>) -> Result<Dynamic, Fai
         .map_or(Dynamic::UNIT, |session| Dynamic::from(Session::from(session))))
 }
 
-fn create_session(runtime: &Runtime, agent: String, title: Option<String>) -> Result<Session, Failure> {
+/// Whose session is made.
+enum Whose {
+    Agent(Agent),
+    /// A name or an ID.
+    Text(String),
+}
+
+fn create_session(runtime: &Runtime, whose: Whose, title: Option<String>) -> Result<Session, Failure> {
     if runtime.options().dry_run {
-        let agent = runtime.call(|client| async move { client.agent(&agent).await })?;
+        let agent = match whose {
+            // It may be one that was not deployed either.
+            Whose::Agent(agent) => agent.wire().clone(),
+            Whose::Text(name) => runtime.call(|client| async move { client.agent(&name).await })?,
+        };
         runtime.would(&format!("create a session of {}", agent.name))?;
         return Ok(Session::not_made(&agent, title, runtime.now()));
     }
+    let agent = match whose {
+        Whose::Agent(agent) => agent.id(),
+        Whose::Text(name) => name,
+    };
     let wanted = CreateSession { agent_id: agent, title, idle_timeout_seconds: None };
     let session = runtime.call(|client| async move { client.create_session(&wanted).await })?;
     runtime.changed(Change::CreateSession);
@@ -237,7 +252,7 @@ pub mod session_module {
     /// ```
     #[rhai_fn(volatile, return_raw)]
     pub fn create(ctx: NativeCallContext, agent: &str) -> Fallible<Session> {
-        create_session(&Runtime::of(&ctx)?, agent.to_owned(), None).at(&ctx)
+        create_session(&Runtime::of(&ctx)?, Whose::Text(agent.to_owned()), None).at(&ctx)
     }
 
     /// A new session of this agent.
@@ -247,7 +262,7 @@ pub mod session_module {
     /// ```
     #[rhai_fn(name = "create", volatile, return_raw)]
     pub fn create_of(ctx: NativeCallContext, agent: Agent) -> Fallible<Session> {
-        create_session(&Runtime::of(&ctx)?, agent.id(), None).at(&ctx)
+        create_session(&Runtime::of(&ctx)?, Whose::Agent(agent), None).at(&ctx)
     }
 
     /// A new session with a title: the option `title`.
@@ -259,14 +274,15 @@ pub mod session_module {
     pub fn create_with(ctx: NativeCallContext, agent: Dynamic, options: Map) -> Fallible<Session> {
         let title =
             OptionMap::new(options, "create", &["title"]).and_then(|mut map| map.text("title")).at(&ctx)?;
-        let agent = match agent.clone().try_cast::<Agent>() {
-            Some(agent) => agent.id(),
+        let whose = match agent.clone().try_cast::<Agent>() {
+            Some(agent) => Whose::Agent(agent),
             None => agent
                 .into_string()
-                .map_err(|kind| Failure::script(format!("an agent is text or an Agent, not {kind}")))
+                .map(Whose::Text)
+                .map_err(|_| Failure::script("an agent is its name, its ID or an Agent"))
                 .at(&ctx)?,
         };
-        create_session(&Runtime::of(&ctx)?, agent, title).at(&ctx)
+        create_session(&Runtime::of(&ctx)?, whose, title).at(&ctx)
     }
 }
 

@@ -320,6 +320,14 @@ fn agents_are_deployed_only_when_they_have_changed() {
         folder.path().display()
     ));
     assert_eq!((ran.err.as_str(), ran.out.as_str()), ("", "false\n"));
+    std::fs::write(agent.join("superserve.yaml"), "name: fresh\ncommand: sh agent.sh\n").expect("a file");
+    let dry = Options { dry_run: true, ..Options::default() };
+    let text = format!("sessions::create(agents::target(\"{path}\")).converse(#{{ prompt: \"hi\" }});");
+    let ran = run_with(Some(&server), dry, |_, _| {}, &text);
+    assert_eq!(
+        ran.printed(),
+        "would deploy fresh\nwould create a session of fresh\nwould send \"hi\" to 000000000000\n"
+    );
     assert_eq!(run("print(agents::target(\"writer\").revision);".into()).printed(), "4\n");
     assert_eq!(run("agents::target(\"ghost\");".into()).error().code(), "not_found");
     assert_eq!(run("agents::target(\"./ghost\");".into()).error().code(), "not_found");
