@@ -316,3 +316,77 @@ fn every_bundled_script_calls_only_what_is_there() {
     }
     assert!(seen > 10, "only {seen} scripts");
 }
+
+#[test]
+fn no_text_breaks_the_engine() {
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::{Config, TestRunner};
+    let (mut host, _) = host(None, Options::default());
+    host.limits.operations = 10_000;
+    let mut engine = Engine::new(host.clone());
+    let runtime = super::super::runtime::Runtime::new(host);
+    let inner = super::super::assembly::assemble(&runtime, &super::super::resolver::Sources::default());
+    let word = prop::sample::select(vec![
+        "idle",
+        "status",
+        "title",
+        " > ",
+        " == ",
+        "&&",
+        "2.hours",
+        "\"idle\"",
+        "(",
+        ")",
+        "{",
+        "}",
+        "|x|",
+        "x",
+        "[1]",
+        ".",
+        "filter",
+        "sort_by",
+        "fn f() ",
+        "let y = ",
+        ";",
+        "\n",
+        "/*",
+        "`",
+        "é",
+        "#{",
+        "a: 1",
+        "\u{1b}",
+        "list()",
+        "args",
+        "-1",
+        "9223372036854775807",
+        ".days",
+        " * ",
+        "/ 0",
+        "throw ",
+        "try {} catch (e) {}",
+        "import \"x\" as x",
+        "exit(1)",
+    ]);
+    let text = prop::collection::vec(word, 0..14).prop_map(|words| words.concat());
+    let config = Config { cases: 2000, failure_persistence: None, ..Config::default() };
+    TestRunner::new(config)
+        .run(&text, |text| {
+            let _ = super::super::predicate::Predicate::compile(&inner, &text);
+            let _ = engine.completeness(&text);
+            Ok(())
+        })
+        .expect("no panic");
+    // The same texts as scripts: each ends, well or with an error that has a sentence.
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..500 {
+        let tree = text.new_tree(&mut runner).expect("a text");
+        let script = Script { name: "a".into(), path: None, text: tree.current().into() };
+        if let Err(error) = engine.run(&script, Args::default()) {
+            assert!(!error.to_string().is_empty(), "{script:?}");
+            if let Some(place) = error.place() {
+                assert!(!place.render().is_empty());
+            }
+        }
+    }
+}
