@@ -10,13 +10,11 @@ use crate::config;
 use crate::daemon::ServeError;
 use crate::render;
 use crate::script::{self, Place, Terminal};
-use crate::wire::ErrorCode;
 
 /// The exit codes.
 pub const FAILED: i32 = 1;
 pub const USAGE: i32 = 2;
 pub const NOT_FOUND: i32 = 3;
-pub const UNAUTHENTICATED: i32 = 4;
 pub const CONFLICT: i32 = 5;
 pub const UNREACHABLE: i32 = 6;
 pub const AGENT_FAILED: i32 = 7;
@@ -40,7 +38,7 @@ pub struct Report {
 impl From<&client::Error> for Report {
     fn from(error: &client::Error) -> Self {
         let exit = match error {
-            client::Error::Api { code, .. } => exit_code(*code),
+            client::Error::Api { code, .. } => script::exit_code(*code),
             client::Error::Input { .. } => USAGE,
             client::Error::Missing { .. } => NOT_FOUND,
             client::Error::Protocol(_) => FAILED,
@@ -53,21 +51,6 @@ impl From<&client::Error> for Report {
             exit,
             ..Self::default()
         }
-    }
-}
-
-/// The exit code for what the server said.
-pub fn exit_code(code: ErrorCode) -> i32 {
-    match code {
-        ErrorCode::Ambiguous | ErrorCode::NotFound => NOT_FOUND,
-        ErrorCode::Busy | ErrorCode::Conflict | ErrorCode::Ended | ErrorCode::Expired => CONFLICT,
-        ErrorCode::Forbidden | ErrorCode::Unauthenticated => UNAUTHENTICATED,
-        ErrorCode::Internal | ErrorCode::Unknown => FAILED,
-        ErrorCode::Invalid | ErrorCode::TooLarge => USAGE,
-        ErrorCode::RateLimited
-        | ErrorCode::SandboxUnavailable
-        | ErrorCode::ShuttingDown
-        | ErrorCode::StoreUnavailable => UNREACHABLE,
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use error::{Error, Result};
 pub use package::Package;
-pub use request::RunStream;
+pub use request::{RunStream, digits};
 
 /// The longest path that a socket's address holds, in bytes (`sun_path` without its final NUL).
 pub const MAX_SOCKET_PATH: usize = 107;

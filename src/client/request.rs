@@ -105,16 +105,7 @@ impl Client {
         if let Some(rest) = text.strip_prefix("@last") {
             return self.last(text, rest).await;
         }
-        let text = text.trim();
-        let prefix: String =
-            text.strip_prefix(SessionId::PREFIX).unwrap_or(text).chars().filter(|c| *c != '-').collect();
-        if prefix.is_empty() {
-            return Err(Error::api(
-                ErrorCode::Invalid,
-                "the session ID is empty",
-                "Run superserve sessions list to see your sessions.".to_owned(),
-            ));
-        }
+        let prefix = digits(text)?;
         if let Ok(id) = format!("{}{prefix}", SessionId::PREFIX).parse() {
             return Ok(id);
         }
@@ -349,6 +340,22 @@ fn pairs(query: &SessionQuery) -> Vec<(&'static str, String)> {
         pairs.push(("order", "created".to_owned()));
     }
     pairs
+}
+
+/// The digits of an ID as a user gives it: `ses_`, dashes and blanks around it don't count. An error if nothing is left,
+/// which needs no server to be told.
+pub fn digits(text: &str) -> Result<String> {
+    let text = text.trim();
+    let digits: String =
+        text.strip_prefix(SessionId::PREFIX).unwrap_or(text).chars().filter(|c| *c != '-').collect();
+    if digits.is_empty() {
+        return Err(Error::api(
+            ErrorCode::Invalid,
+            "the session ID is empty",
+            "Run superserve sessions list to see your sessions.".to_owned(),
+        ));
+    }
+    Ok(digits)
 }
 
 /// A name or an ID as one part of a path. What could not be one is refused here, so that no text can reach another

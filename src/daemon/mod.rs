@@ -88,17 +88,25 @@ pub async fn running(config: &Config) -> client::Result<Option<(Client, Version)
             "See superserve server logs; superserve server stop ends it.",
         )
     };
-    match knock(&socket).await {
-        Ok(()) => {}
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            return Ok(None);
+    let begun = Instant::now();
+    loop {
+        match knock(&socket).await {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(failed(error)),
         }
-        Err(error) => return Err(failed(error)),
-    }
-    let client = Client::unix(&socket)?;
-    match tokio::time::timeout(ANSWER, client.version()).await {
-        Ok(version) => Ok(Some((client, version?))),
-        Err(_) => Err(failed(std::io::Error::new(ErrorKind::TimedOut, "it doesn't answer"))),
+        let client = Client::unix(&socket)?;
+        match tokio::time::timeout(ANSWER, client.version()).await {
+            Ok(Ok(version)) => return Ok(Some((client, version))),
+            // A server that ends at this moment still takes connections, and then refuses them.
+            Ok(Err(client::Error::Unreachable { .. })) if begun.elapsed() < ANSWER => {
+                tokio::time::sleep(POLL).await
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(failed(std::io::Error::new(ErrorKind::TimedOut, "it doesn't answer"))),
+        }
     }
 }
 

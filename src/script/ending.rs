@@ -43,6 +43,14 @@ impl Target {
         }
     }
 
+    /// Why no server needs to be asked: an empty ID names nothing.
+    fn refusal(&self) -> Option<client::Error> {
+        match self {
+            Self::Session(_) => None,
+            Self::Text(text) => client::digits(text).err(),
+        }
+    }
+
     async fn id(&self, client: &Client) -> client::Result<SessionId> {
         match self {
             Self::Session(session) => Ok(session.0.id.clone()),
@@ -64,6 +72,11 @@ pub struct DoneRow {
 
 impl DoneRow {
     pub const FIELDS: [&'static str; 5] = ["given", "id", "ok", "error", "session"];
+
+    fn failed(target: &Target, error: client::Error) -> Self {
+        let given = target.given().to_owned();
+        Self { id: given.clone(), given, session: None, error: Some(error) }
+    }
 
     pub fn field(&self, name: &str) -> Option<Dynamic> {
         Some(match name {
@@ -121,6 +134,9 @@ impl Sequence for Done {
 
 /// Ends one session; its failure is the answer.
 pub fn one(runtime: &Runtime, target: Target) -> Result<Session, Failure> {
+    if let Some(error) = target.refusal() {
+        return Err(error.into());
+    }
     if runtime.options().dry_run {
         let session = runtime.call(|client| async move {
             match &target {
@@ -141,8 +157,9 @@ pub fn one(runtime: &Runtime, target: Target) -> Result<Session, Failure> {
 
 /// Ends many in one request; a failure of one is a row. Error: the request itself failed.
 pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
-    if targets.is_empty() {
-        return Ok(Done::default());
+    let refused = targets.iter().map(|target| Some(DoneRow::failed(target, target.refusal()?)));
+    if let Some(rows) = refused.collect::<Option<Vec<_>>>() {
+        return Ok(Done(Rc::new(rows)));
     }
     let dry_run = runtime.options().dry_run;
     let rows = runtime.block_on(async {
@@ -159,12 +176,7 @@ pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
                 Err(error @ (client::Error::Unreachable { .. } | client::Error::Protocol(_))) => {
                     return Err(error.into());
                 }
-                Err(error) => DoneRow {
-                    given: target.given().into(),
-                    id: target.given().into(),
-                    session: None,
-                    error: Some(error),
-                },
+                Err(error) => DoneRow::failed(target, error),
             });
         }
         let mut ids: Vec<SessionId> = Vec::new();

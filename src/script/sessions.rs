@@ -15,7 +15,7 @@ use super::runtime::{Change, Runtime};
 use super::sequence::Sequence;
 use super::session::{OptionMap, Session};
 use super::value;
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::wire::{CreateSession, SessionQuery, Status};
 
 pub use super::ending::{Done, DoneRow};
@@ -65,6 +65,7 @@ async fn get_session(client: Client, text: String) -> crate::client::Result<crat
 }
 
 fn resume_session(runtime: &Runtime, text: String) -> Result<Session, Failure> {
+    client::digits(&text)?;
     if runtime.options().dry_run {
         let session = runtime.call(|client| get_session(client, text))?;
         runtime.would(&format!("resume {}", session.id.short()))?;
@@ -152,6 +153,7 @@ pub mod session_calls {
     /// ```
     #[rhai_fn(volatile, return_raw)]
     pub fn get(ctx: NativeCallContext, id: &str) -> Fallible<Session> {
+        client::digits(id).at(&ctx)?;
         let id = id.to_owned();
         Runtime::of(&ctx)?.call(|client| get_session(client, id)).map(Session::from).at(&ctx)
     }
