@@ -1,1 +1,58 @@
+//! Everything that the program promises, tested from outside: one binary, a file a feature.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unreachable,
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking, and starts processes"
+)]
 
+#[macro_use]
+mod skipped;
+mod command;
+mod process;
+mod request;
+mod test;
+
+mod agents;
+mod bad_input;
+mod bundled_scripts;
+mod cancel;
+mod deploy;
+mod dry_run;
+mod examples;
+mod flags;
+mod layout;
+mod ops;
+mod ordinary_user;
+mod readme;
+mod repl;
+mod run;
+mod sandbox;
+mod script;
+mod server;
+mod sessions_end;
+mod sessions_get;
+mod sessions_list;
+mod sessions_messages;
+mod sessions_resume;
+mod sessions_send;
+mod turns;
+mod wire;
+
+/// A file that nobody declared would never be run.
+#[test]
+fn every_file_in_tests_is_declared() {
+    let declared: Vec<&str> = include_str!("integration.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'))
+        .collect();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(module) = name.strip_suffix(".rs") else { continue };
+        assert!(module == "integration" || declared.contains(&module), "tests/{name} is not declared");
+    }
+}

@@ -1,0 +1,70 @@
+//! `superserve agents list|get|delete`.
+
+use serde_json::json;
+
+use crate::test::{Test, told};
+
+const NOT_FOUND_HINT: &str =
+    "Run superserve agents list to see your agents, or superserve deploy to add one.";
+
+#[test]
+fn are_listed() {
+    let test = Test::new();
+    test.args(["agents", "list"]).stderr_part("superserve deploy").run();
+    test.args(["agents", "list", "--json"]).stdout("[]\n").any_stderr().run();
+    let echo = test.deploy("echo");
+    test.deploy("oneshot");
+    let list = test.json(["agents", "list", "--json"]);
+    let mut names: Vec<&str> =
+        list.as_array().unwrap().iter().map(|agent| agent["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["echo", "oneshot"]);
+    let output = test.args(["agents", "list"]).stdout_part(&echo).stdout_part("sh agent.sh").run();
+    assert_eq!(output.stdout.lines().count(), 3);
+}
+
+#[test]
+fn are_shown_by_name_and_by_id() {
+    let test = Test::new();
+    let id = test.deploy("echo");
+    let agent = test.json(["agents", "get", "echo", "--json"]);
+    assert_eq!(agent, test.json(["agents", "get", &id, "--json"]));
+    assert_eq!(agent["id"], id.as_str());
+    assert_eq!((&agent["name"], &agent["command"]), (&json!("echo"), &json!("sh agent.sh")));
+    assert_eq!((&agent["required_secrets"], &agent["environment_keys"]), (&json!([]), &json!([])));
+    assert_eq!((&agent["deps_status"], &agent["deps_error"]), (&json!("none"), &json!(null)));
+    assert_eq!((&agent["created_at"], &agent["revision"]), (&json!("2026-03-09T10:15:00Z"), &json!(1)));
+    test.args(["agents", "get", "echo"]).stdout_part(&id).stdout_part("sh agent.sh").run();
+}
+
+#[test]
+fn an_unknown_one_is_not_found() {
+    let test = Test::new();
+    for command in [["agents", "get", "nobody"], ["agents", "delete", "nobody"]] {
+        test.args(command)
+            .stderr(told("Agent not found: no agent is called 'nobody'", NOT_FOUND_HINT))
+            .status(3)
+            .run();
+    }
+}
+
+#[test]
+fn deleting_one_ends_its_sessions() {
+    let test = Test::new();
+    test.deploy("echo");
+    test.deploy("files");
+    let (id, other) = (test.begin("echo", "hello"), test.begin("files", "hello"));
+    // Where nobody can answer, nothing is deleted and nothing hangs.
+    test.args(["agents", "delete", "echo"]).stderr_part("--yes").status(2).run();
+    assert_eq!(test.status_of(&id), "idle");
+    test.args(["agents", "delete", "echo", "--yes"]).stderr_part("✓ Agent echo deleted").run();
+    let session = test.session(&id);
+    assert_eq!((&session["status"], &session["end_reason"]), (&json!("ended"), &json!("agent_deleted")));
+    assert_eq!(session["agent_name"], "echo", "the session still knows whose it was");
+    assert_eq!(test.status_of(&other), "idle");
+    test.args(["agents", "get", "echo"]).any_stderr().status(3).run();
+    test.args(["run", "echo", "hello"]).stderr_part("✗ Agent not found").status(3).run();
+    // The name is free again, for another agent.
+    test.deploy("echo");
+    test.begin("echo", "hello");
+}

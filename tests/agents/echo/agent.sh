@@ -1,0 +1,4 @@
+# Says back what it was told.
+while IFS= read -r line; do
+    printf 'you said: %s\n' "$line"
+done

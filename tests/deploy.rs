@@ -1,0 +1,113 @@
+//! `superserve deploy`.
+
+use crate::test::{Test, agents};
+
+/// An agent that lists its files.
+const LISTS: &str = "while read -r line; do find . -type f | LC_ALL=C sort; done\n";
+
+#[test]
+fn a_folder_with_its_yaml() {
+    let test = Test::new();
+    let folder = test.agent("mine", LISTS);
+    test.args(["deploy", "--dir", "mine"]).stderr("Deployed mine (revision 1)\n").run();
+    test.args(["deploy", "--dir", folder.to_str().unwrap(), "-y"])
+        .stderr("✓ Agent mine is up to date (revision 1)\n")
+        .run();
+    test.write("mine/more.txt", "more");
+    test.args(["deploy", "--dir", "mine"]).stderr("Deployed mine (revision 2)\n").run();
+    let id = test.json(["agents", "get", "mine", "--json"])["id"].clone();
+    test.write("mine/more.txt", "even more");
+    let agent = test.json(["deploy", "--dir", "mine", "--json"]);
+    assert_eq!((&agent["id"], &agent["revision"]), (&id, &3.into()));
+}
+
+#[test]
+fn the_current_folder_if_none_is_named() {
+    let test = Test::new();
+    test.write("superserve.yaml", "name: here\ncommand: sh agent.sh\n");
+    test.write("agent.sh", LISTS);
+    test.args(["deploy"]).stderr("Deployed here (revision 1)\n").run();
+    assert_eq!(test.send(&test.create("here"), "go"), "./agent.sh\n./superserve.yaml\n");
+}
+
+#[test]
+fn a_script_under_a_name() {
+    let test = Test::new();
+    test.write("agent.sh", LISTS);
+    test.args(["deploy", "agent.sh", "--name", "named"]).stderr("Deployed named (revision 1)\n").run();
+    assert_eq!(test.send(&test.create("named"), "go"), "./agent.sh\n");
+}
+
+#[test]
+fn the_name_is_the_folders_if_none_is_given() {
+    let test = Test::new();
+    test.write("My_Agent 2/superserve.yaml", "command: sh agent.sh\n");
+    test.write("My_Agent 2/agent.sh", LISTS);
+    test.args(["deploy", "--dir", "My_Agent 2"]).stderr("Deployed my-agent-2 (revision 1)\n").run();
+}
+
+#[test]
+fn secrets_and_what_is_made_again_are_never_packed() {
+    let test = Test::new();
+    let folder = test.agent("mine", LISTS);
+    for path in [
+        ".git/config",
+        ".env",
+        ".env.local",
+        "node_modules/a.js",
+        "sub/.venv/b",
+        "sub/.env",
+        "a.log",
+        "kept/.hidden",
+    ] {
+        test.write(&format!("mine/{path}"), "x");
+    }
+    std::fs::write(folder.join("superserve.yaml"), "name: mine\ncommand: sh agent.sh\nignore: ['*.log']\n")
+        .unwrap();
+    test.deploy(&folder);
+    let id = test.create("mine");
+    assert_eq!(test.send(&id, "go"), "./agent.sh\n./kept/.hidden\n./superserve.yaml\n");
+}
+
+#[test]
+fn what_can_not_be_packed_is_named() {
+    let test = Test::new();
+    test.args(["deploy", "--dir", "nowhere"]).stderr_part("nowhere").status(3).run();
+    test.args(["deploy", "nothing.sh"]).stderr_part("nothing.sh").status(3).run();
+    test.args(["run", "./nowhere", "hello"]).stderr_part("nowhere").status(3).run();
+    std::fs::create_dir(test.work().join("empty")).unwrap();
+    test.args(["deploy", "--dir", "empty"]).stderr_part("no command").status(2).run();
+    test.write("broken/superserve.yaml", "name: [unclosed\n");
+    test.args(["deploy", "--dir", "broken"]).stderr_part("superserve.yaml").status(2).run();
+    test.write("wrong/superserve.yaml", "name: wrong\ncommand: sh a.sh\nnetwork: everything\n");
+    test.args(["deploy", "--dir", "wrong"]).stderr_part("network").status(2).run();
+}
+
+#[test]
+fn bad_names_are_refused() {
+    let test = Test::new();
+    let folder = agents().join("echo");
+    for name in ["Echo", "1echo", "-echo", "e_cho", "e cho", "é", "", &"x".repeat(64), "../etc"] {
+        let output = test
+            .args(["deploy", "--dir", folder.to_str().unwrap(), "--name", name])
+            .stderr_part("✗ ")
+            .any_status()
+            .run();
+        assert_eq!(output.status, 2, "{name}: {output:?}");
+    }
+    let name = "x".repeat(63);
+    test.args(["deploy", "--dir", folder.to_str().unwrap(), "--name", &name]).any_stderr().run();
+    assert_eq!(test.json(["agents", "list", "--json"]).as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn links_and_modes_arrive() {
+    let test = Test::new();
+    let folder = test.agent("mine", "while read -r line; do ./tool; readlink link; cat link; done\n");
+    let tool = test.write("mine/tool", "#!/bin/sh\necho tool runs\n");
+    std::fs::set_permissions(tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    test.write("mine/target", "target\n");
+    std::os::unix::fs::symlink("target", folder.join("link")).unwrap();
+    test.deploy(&folder);
+    assert_eq!(test.send(&test.create("mine"), "go"), "tool runs\ntarget\ntarget\n");
+}

@@ -1,0 +1,133 @@
+//! When a turn is over: by frames, by a word on the FIFO, by the kernel's scan, by exit. None may be cut short, and
+//! none may lose a byte.
+
+use crate::test::Test;
+
+#[test]
+fn pauses_do_not_end_a_turn() {
+    let test = Test::new();
+    test.deploy(test.agent(
+        "pauses",
+        "while read -r line; do for n in 1 2 3; do echo \"$n\"; sleep 0.$n; done; printf 'end'; sleep 0.1; echo; done",
+    ));
+    let id = test.create("pauses");
+    for _ in 0..3 {
+        assert_eq!(test.send(&id, "go"), "1\n2\n3\nend\n");
+    }
+}
+
+#[test]
+fn children_belong_to_the_turn() {
+    let test = Test::new();
+    let script = "while read -r line; do (sleep 0.2; echo child) & echo parent; wait; echo \"done: $(echo sub | cat | tr a-z A-Z)\"; done";
+    test.deploy(test.agent("children", script));
+    let id = test.create("children");
+    for _ in 0..3 {
+        assert_eq!(test.send(&id, "go"), "parent\nchild\ndone: SUB\n");
+    }
+}
+
+#[test]
+fn a_pipeline_is_an_agent_too() {
+    let test = Test::new();
+    test.deploy(test.agent("piped", "cat | while read -r line; do sleep 0.1; echo \"piped: $line\"; done"));
+    let id = test.create("piped");
+    for word in ["a", "b", "c"] {
+        assert_eq!(test.send(&id, word), format!("piped: {word}\n"));
+    }
+}
+
+#[test]
+fn many_turns_lose_nothing() {
+    let test = Test::new();
+    test.deploy("echo");
+    let lines: String = (0..100).map(|n| format!("message {n}\n")).collect();
+    let replies: String = (0..100).map(|n| format!("Agent > you said: message {n}\n")).collect();
+    test.args(["run", "echo"]).stdin(lines).stdout(replies).any_stderr().run();
+}
+
+#[test]
+fn a_word_on_the_fifo_ends_it() {
+    let test = Test::new();
+    test.deploy("marker");
+    let id = test.create("marker");
+    for word in ["a", "b", "c"] {
+        assert_eq!(test.send(&id, word), format!("marked: {word}\n"));
+    }
+    test.deploy(test.agent(
+        "plain-word",
+        "while read -r l; do echo \"$l\"; echo turn_done >$SUPERSERVE_TURN; sleep 0.05; done",
+    ));
+    assert_eq!(test.send(&test.create("plain-word"), "hello"), "hello\n");
+}
+
+#[test]
+fn a_banner_and_a_prompt_are_no_part_of_the_reply() {
+    let test = Test::new();
+    test.deploy("prompting");
+    let id = test.create("prompting");
+    assert_eq!(test.send(&id, "hello"), "Bot: hello\n");
+    assert_eq!(test.send(&id, "again"), "Bot: again\n");
+}
+
+#[test]
+fn the_history_so_far_is_there_and_can_not_be_written() {
+    let test = Test::new();
+    test.deploy("history");
+    let id = test.begin("history", "first");
+    assert_eq!(test.send(&id, "second"), "lines: 2\n- first\n");
+    test.deploy("shell");
+    let id = test.create("shell");
+    assert!(test.send(&id, "echo forged >>$SUPERSERVE_HISTORY || echo refused").contains("refused"));
+    let line = test.send(&id, "tail -n 1 $SUPERSERVE_HISTORY");
+    let line: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
+    assert_eq!((line["role"].as_str(), line["turn"].as_i64()), (Some("agent"), Some(1)), "{line}");
+    assert!(line["content"].as_str().is_some_and(|text| text.contains("refused")), "{line}");
+    assert_eq!(line["at"], "2026-03-09T10:15:00Z");
+}
+
+#[test]
+fn what_an_agent_writes_between_turns_is_no_reply() {
+    let test = Test::new();
+    test.deploy(test.agent(
+        "late",
+        "while read -r line; do echo \"$line\"; echo turn_done >$SUPERSERVE_TURN; echo late; done",
+    ));
+    let id = test.create("late");
+    for word in ["a", "b", "c"] {
+        let reply = test.send(&id, word);
+        assert!(reply == format!("{word}\n") || reply == format!("{word}\nlate\n"), "{reply:?}");
+    }
+}
+
+#[test]
+fn silence_ends_a_turn_whose_end_can_not_be_seen() {
+    let test = Test::new().env("SUPERSERVE_TURN_QUIET_MS", "100");
+    // A sibling that sleeps for ever: nobody is busy, but not everybody waits for input.
+    test.deploy(test.agent(
+        "ambiguous",
+        "(sh -c 'while :; do sleep 1; done' </dev/null &)\ncat | while read -r line; do echo \"$line\"; done",
+    ));
+    let id = test.create("ambiguous");
+    assert_eq!(test.send(&id, "hello"), "hello\n");
+    assert_eq!(test.send(&id, "again"), "again\n");
+}
+
+#[test]
+fn bytes_that_are_no_text_do_no_harm() {
+    let test = Test::new();
+    test.deploy(test.agent("bytes", "while read -r line; do printf 'a\\377\\376b\\000c\\n'; done"));
+    let id = test.create("bytes");
+    let reply = test.send(&id, "go");
+    assert!(reply.starts_with('a') && reply.contains('b') && reply.ends_with("c\n"), "{reply:?}");
+}
+
+#[test]
+fn an_agent_that_closes_its_output_and_stays_is_not_lost() {
+    let test = Test::new().env("SUPERSERVE_TURN_TIMEOUT", "2s").env("SUPERSERVE_TURN_QUIET_MS", "100");
+    test.deploy(test.agent("closes", "read -r line; echo last; exec >&- ; while read -r line; do :; done"));
+    let id = test.create("closes");
+    let output = test.args(["sessions", "send", &id, "go"]).any_stdout().any_stderr().any_status().run();
+    assert!(output.stdout == "last\n" || output.status != 0, "{output:?}");
+    test.args(["sessions", "end", &id]).any_stderr().run();
+}
