@@ -101,8 +101,10 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     private_folder(&config.home)
         .map_err(|source| ServeError::Folder { path: config.home.clone(), source })?;
     let lock = lock(config, options).await?;
-    let mut signals = Signals::new()?;
     let shared = lock.share()?;
+    // Never let go of: the kernel frees it when this process is gone, and so whoever waits for the lock waits for that.
+    std::mem::forget(lock);
+    let mut signals = Signals::new()?;
     let spawner = Spawner::new(Arc::new(move || process::start_spawner(shared.try_clone()?)));
     let choice = match config.sandbox {
         SandboxChoice::Auto => sandbox::Choice::Auto,
