@@ -40,6 +40,7 @@ mod sessions_messages;
 mod sessions_resume;
 mod sessions_send;
 mod turns;
+mod versions;
 mod wire;
 
 /// A file that nobody declared would never be run.
