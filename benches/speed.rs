@@ -60,7 +60,11 @@ fn commands(home: &Path, socket: &Path) -> Vec<Row> {
         ("superserve --version", &[PROGRAM, "--version"], Goal::Millis(3.0)),
         ("superserve eval '40+2'", &[PROGRAM, "eval", "40+2"], Goal::Millis(5.0)),
         ("curl of 20 sessions", &curl, Goal::None),
-        ("superserve sessions list, 20", &[PROGRAM, "sessions", "list"], Goal::Times(1.5, "curl of 20 sessions")),
+        (
+            "superserve sessions list, 20",
+            &[PROGRAM, "sessions", "list"],
+            Goal::Times(1.5, "curl of 20 sessions"),
+        ),
     ];
     let mut times = vec![Vec::with_capacity(RUNS); contenders.len()];
     for _ in 0..RUNS {
@@ -159,7 +163,12 @@ fn print(rows: &[Row]) {
         println!("{:<38} {:>9.2} {:>8.1}  {goal}", row.name, row.millis, row.millis / of("true"));
     }
     let size = fs::metadata(PROGRAM).map_or(f64::NAN, |meta| meta.len() as f64 / f64::from(1 << 20));
-    println!("{:<38} {size:>6.1} MiB {:>8}  ≤ 25 MB: {}", "the binary", "", verdict(size <= 25e6 / f64::from(1 << 20)));
+    println!(
+        "{:<38} {size:>6.1} MiB {:>8}  ≤ 25 MB: {}",
+        "the binary",
+        "",
+        verdict(size <= 25e6 / f64::from(1 << 20))
+    );
 }
 
 fn verdict(held: bool) -> &'static str {

@@ -49,8 +49,7 @@ fn a_busy_server_of_another_build_is_named_and_left_alone() {
     let (run, id) = test.wait_in("slow");
     let first = test.server();
     let other = another_build(&test);
-    let output =
-        test.shell(&format!("{} sessions list", other.display())).any_stderr().status(5).run();
+    let output = test.shell(&format!("{} sessions list", other.display())).any_stderr().status(5).run();
     let build = superserve::daemon::version().build;
     assert_eq!(
         output.stderr,
