@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::failure::{At, Failure, Fallible};
 use super::output;
 use super::runtime::{Change, Runtime};
-use super::sequence::Sequence;
+use super::sequence::List;
 use super::session::OptionMap;
 use super::time::Moment;
 use super::value;
@@ -75,37 +75,7 @@ impl Agent {
 }
 
 /// Agents in an order. `Agents` in scripts.
-#[derive(Clone, Debug, Default)]
-pub struct Agents(pub Rc<Vec<Agent>>);
-
-impl Agents {
-    pub fn iter(&self) -> std::slice::Iter<'_, Agent> {
-        self.0.iter()
-    }
-}
-
-impl IntoIterator for Agents {
-    type Item = Dynamic;
-    type IntoIter = std::vec::IntoIter<Dynamic>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter().cloned().map(Dynamic::from).collect::<Vec<_>>().into_iter()
-    }
-}
-
-impl Sequence for Agents {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn item(&self, place: usize) -> Dynamic {
-        Dynamic::from(self.0[place].clone())
-    }
-
-    fn pick(&self, places: &[usize]) -> Self {
-        Self(Rc::new(places.iter().map(|place| self.0[*place].clone()).collect()))
-    }
-}
+pub type Agents = List<Agent>;
 
 /// The agent of this name, if there is one.
 fn known(runtime: &Runtime, name: &str) -> Result<Option<wire::Agent>, Failure> {
@@ -201,7 +171,7 @@ pub mod agent_module {
     #[rhai_fn(volatile, return_raw)]
     pub fn list(ctx: NativeCallContext) -> Fallible<Agents> {
         let agents = Runtime::of(&ctx)?.call(|client| async move { client.agents().await }).at(&ctx)?;
-        Ok(Agents(Rc::new(agents.into_iter().map(Agent::from).collect())))
+        Ok(Agents::from(agents.into_iter().map(Agent::from).collect::<Vec<_>>()))
     }
 
     /// The agent with this name or ID. Error: `not_found`.

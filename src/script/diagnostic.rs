@@ -1,7 +1,5 @@
 //! What went wrong in a script, and where.
 
-use std::fmt::Write as _;
-
 use rhai::{Dynamic, EvalAltResult, ImmutableString, Map, ParseErrorType, Position};
 
 use super::failure::Failure;
@@ -10,7 +8,6 @@ use super::resolver::Sources;
 use super::suggestion;
 use super::value;
 use crate::client;
-use crate::render;
 
 /// A place in a script's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,21 +20,6 @@ pub struct Place {
     pub column: usize,
     /// The line itself, without its end.
     pub source: Option<String>,
-}
-
-impl Place {
-    /// The place on three lines: where, the line, a caret under the column.
-    pub fn render(&self) -> String {
-        let number = self.line.to_string();
-        let margin = " ".repeat(number.len());
-        let mut text = format!("{margin}--> {}:{}:{}\n", self.file, self.line, self.column);
-        if let Some(source) = &self.source {
-            let before: String =
-                source.chars().take(self.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-            let _ = writeln!(text, "{number} | {}\n{margin} | {before}^", render::clean(source));
-        }
-        text
-    }
 }
 
 /// Why a script stopped before its end.

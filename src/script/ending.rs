@@ -1,7 +1,6 @@
 //! Ending sessions, one or many, and what is told of it.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 
 use futures_util::StreamExt;
 use rhai::Array;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::output;
 use super::runtime::{Change, Runtime};
-use super::sequence::Sequence;
+use super::sequence::List;
 use super::session::Session;
 use super::sessions::Sessions;
 use super::value;
@@ -100,37 +99,7 @@ impl DoneRow {
 }
 
 /// What became of many, in the order in which they were named. `Done` in scripts.
-#[derive(Clone, Debug, Default)]
-pub struct Done(Rc<Vec<DoneRow>>);
-
-impl Done {
-    pub fn iter(&self) -> std::slice::Iter<'_, DoneRow> {
-        self.0.iter()
-    }
-}
-
-impl IntoIterator for Done {
-    type Item = Dynamic;
-    type IntoIter = std::vec::IntoIter<Dynamic>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter().cloned().map(Dynamic::from).collect::<Vec<_>>().into_iter()
-    }
-}
-
-impl Sequence for Done {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn item(&self, place: usize) -> Dynamic {
-        Dynamic::from(self.0[place].clone())
-    }
-
-    fn pick(&self, places: &[usize]) -> Self {
-        Self(Rc::new(places.iter().map(|place| self.0[*place].clone()).collect()))
-    }
-}
+pub type Done = List<DoneRow>;
 
 /// Ends one session; its failure is the answer.
 pub fn one(runtime: &Runtime, target: Target) -> Result<Session, Failure> {
@@ -159,7 +128,7 @@ pub fn one(runtime: &Runtime, target: Target) -> Result<Session, Failure> {
 pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
     let refused = targets.iter().map(|target| Some(DoneRow::failed(target, target.refusal()?)));
     if let Some(rows) = refused.collect::<Option<Vec<_>>>() {
-        return Ok(Done(Rc::new(rows)));
+        return Ok(Done::from(rows));
     }
     let dry_run = runtime.options().dry_run;
     let rows = runtime.block_on(async {
@@ -206,7 +175,7 @@ pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
             runtime.would(&format!("end {}", short.unwrap_or_else(|_| row.id.clone())))?;
         }
     }
-    Ok(Done(Rc::new(rows)))
+    Ok(Done::from(rows))
 }
 
 async fn end_all(
@@ -271,7 +240,7 @@ pub mod ending_methods {
     /// ```
     #[rhai_fn(get = "failed", pure)]
     pub fn failed(done: &mut Done) -> Done {
-        Done(Rc::new(done.iter().filter(|row| row.error.is_some()).cloned().collect()))
+        Done::from(done.iter().filter(|row| row.error.is_some()).cloned().collect::<Vec<_>>())
     }
 
     /// The sessions that were ended, as they are now.

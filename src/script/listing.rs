@@ -143,7 +143,7 @@ impl Listing {
             Some(Condition::Function(function)) => {
                 let all = Sessions::from(sessions);
                 let places = places(ctx, &all, &Test::Function(function), true)?;
-                all.pick(&places).0.to_vec()
+                all.pick(&places).iter().cloned().collect()
             }
         };
         sessions.truncate(self.limit.unwrap_or(usize::MAX));

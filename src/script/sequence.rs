@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
-use rhai::{Array, Dynamic, FnPtr, Map, NativeCallContext};
+use rhai::{Array, Dynamic, FnPtr, Map, NativeCallContext, Variant};
 
 use super::duration::{Span, too_long};
 use super::failure::{At, Failure, Fallible};
@@ -30,6 +31,57 @@ impl Sequence for Array {
 
     fn pick(&self, places: &[usize]) -> Self {
         places.iter().map(|place| self[*place].clone()).collect()
+    }
+}
+
+/// Values of one of our types, in an order, shared by the copies that scripts make.
+#[derive(Debug)]
+pub struct List<T>(Rc<Vec<T>>);
+
+impl<T> List<T> {
+    pub fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.0.iter()
+    }
+}
+
+impl<T> Clone for List<T> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self::from(Vec::new())
+    }
+}
+
+impl<T> From<Vec<T>> for List<T> {
+    fn from(values: Vec<T>) -> Self {
+        Self(Rc::new(values))
+    }
+}
+
+impl<T: Variant + Clone> IntoIterator for List<T> {
+    type Item = Dynamic;
+    type IntoIter = std::vec::IntoIter<Dynamic>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter().cloned().map(Dynamic::from).collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl<T: Variant + Clone> Sequence for List<T> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn item(&self, place: usize) -> Dynamic {
+        Dynamic::from(self.0[place].clone())
+    }
+
+    fn pick(&self, places: &[usize]) -> Self {
+        places.iter().map(|place| self.0[*place].clone()).collect::<Vec<_>>().into()
     }
 }
 

@@ -1,7 +1,5 @@
 //! Lists of sessions, what `end` did with one, and the calls that find, make and end sessions.
 
-use std::rc::Rc;
-
 use rhai::plugin::*;
 use rhai::{Array, Map, NativeCallContext};
 
@@ -12,7 +10,7 @@ use super::listing::Listing;
 use super::output;
 use super::predicate::Predicate;
 use super::runtime::{Change, Runtime};
-use super::sequence::Sequence;
+use super::sequence::List;
 use super::session::{OptionMap, Session};
 use super::value;
 use crate::client::{self, Client};
@@ -21,43 +19,7 @@ use crate::wire::{CreateSession, SessionQuery, Status};
 pub use super::ending::{Done, DoneRow};
 
 /// Sessions in an order. `Sessions` in scripts.
-#[derive(Clone, Debug, Default)]
-pub struct Sessions(pub Rc<Vec<Session>>);
-
-impl Sessions {
-    pub fn iter(&self) -> std::slice::Iter<'_, Session> {
-        self.0.iter()
-    }
-}
-
-impl From<Vec<Session>> for Sessions {
-    fn from(sessions: Vec<Session>) -> Self {
-        Self(Rc::new(sessions))
-    }
-}
-
-impl IntoIterator for Sessions {
-    type Item = Dynamic;
-    type IntoIter = std::vec::IntoIter<Dynamic>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter().cloned().map(Dynamic::from).collect::<Vec<_>>().into_iter()
-    }
-}
-
-impl Sequence for Sessions {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn item(&self, place: usize) -> Dynamic {
-        Dynamic::from(self.0[place].clone())
-    }
-
-    fn pick(&self, places: &[usize]) -> Self {
-        places.iter().map(|place| self.0[*place].clone()).collect::<Vec<_>>().into()
-    }
-}
+pub type Sessions = List<Session>;
 
 async fn get_session(client: Client, text: String) -> crate::client::Result<crate::wire::Session> {
     let id = client.resolve(&text).await?;
@@ -315,7 +277,7 @@ pub mod sessions_methods {
     ) -> Fallible<Sessions> {
         let now = Runtime::of(&ctx)?.now();
         let predicate = Predicate::compile(ctx.engine(), condition).at(&ctx)?;
-        predicate.select(&ctx, sessions.0.to_vec(), now).map(Sessions::from)
+        predicate.select(&ctx, sessions.iter().cloned().collect(), now).map(Sessions::from)
     }
 
     /// Prints them as a table, as `sessions list` does.

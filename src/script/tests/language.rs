@@ -385,7 +385,7 @@ fn no_text_breaks_the_engine() {
         if let Err(error) = engine.run(&script, Args::default()) {
             assert!(!error.to_string().is_empty(), "{script:?}");
             if let Some(place) = error.place() {
-                assert!(!place.render().is_empty());
+                assert!(place.line > 0 && place.column > 0, "{place:?}");
             }
         }
     }
