@@ -67,6 +67,11 @@ pub fn keep_alive(test: &Test, method: &str, path: &str, body: Option<&str>) -> 
     parse(&bytes)
 }
 
+/// Reads a stream of events anew, as a browser does that has read it up to the event with this ID.
+pub fn events_after(test: &Test, path: &str, last: &str) -> Answer {
+    read(send(test, "GET", path, None, &format!("close\r\nLast-Event-ID: {last}")))
+}
+
 /// Sends a request; the connection, on which the answer comes.
 pub fn send(test: &Test, method: &str, path: &str, body: Option<&str>, connection: &str) -> UnixStream {
     let socket =

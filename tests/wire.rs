@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::process::wait_until;
-use crate::request::{Answer, keep_alive, read, request, send};
+use crate::request::{Answer, events_after, keep_alive, read, request, send};
 use crate::test::Test;
 
 fn serving() -> (Test, String) {
@@ -242,6 +242,12 @@ fn a_finished_run_can_be_read_again_from_anywhere() {
         assert_eq!(replay(&format!("?after={after}")), events[after..], "after {after}");
     }
     assert_eq!(replay("?after=1000"), []);
+    let path = format!("/sessions/{id}/events");
+    let after = |last: &str| events_after(&test, &path, last).events();
+    assert_eq!(after(&events[0].0), events[1..]);
+    let other = format!("run_{}:2", "0".repeat(32));
+    assert_eq!(after(&other), events, "what was read of another run doesn't count");
+    assert_eq!(after("nonsense"), events);
     // After a restart they are still there.
     test.stop_server();
     test.args(["server", "start"]).any_stderr().run();

@@ -6,13 +6,12 @@ use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 
 use super::Server;
 use super::error::Result;
 use super::request::{Body, parsed, session_id};
-use crate::platform::RunStream;
-use crate::wire::{SendMessage, sse};
+use crate::wire::{NumberedEvent, SendMessage, sse};
 
 /// How long a stream may be silent before a comment is sent; the old clients give up after 300 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -31,17 +30,24 @@ pub async fn events(
     Query(pairs): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let after =
-        parsed(&pairs, "after", "a number of events")?.or_else(|| last_event_id(&headers)).unwrap_or(0);
-    Ok(streamed(server.platform.events(&session_id(&id)?, after).await?))
+    let after: Option<u64> = parsed(&pairs, "after", "a number of events")?;
+    let last = last_event_id(&headers).filter(|_| after.is_none());
+    let events = server.platform.events(&session_id(&id)?, after.unwrap_or(0)).await?;
+    // What a reader has of an earlier run says nothing about the latest one.
+    let is_new = move |event: &NumberedEvent| match &last {
+        Some((run, number)) => event.run_id.as_str() != run || event.number > *number,
+        None => true,
+    };
+    Ok(streamed(events.filter(move |event| std::future::ready(is_new(event)))))
 }
 
-/// The place in the run that a `Last-Event-ID: <run_id>:<n>` names.
-fn last_event_id(headers: &HeaderMap) -> Option<u64> {
-    headers.get("last-event-id")?.to_str().ok()?.rsplit_once(':')?.1.parse().ok()
+/// The run, and the place in it, that a `Last-Event-ID: <run_id>:<n>` names.
+fn last_event_id(headers: &HeaderMap) -> Option<(String, u64)> {
+    let (run, number) = headers.get("last-event-id")?.to_str().ok()?.rsplit_once(':')?;
+    Some((run.to_owned(), number.parse().ok()?))
 }
 
-fn streamed(events: RunStream) -> Response {
+fn streamed(events: impl Stream<Item = NumberedEvent> + Send + 'static) -> Response {
     let frames = stream::unfold(Box::pin(events), |mut events| async move {
         let frame = match tokio::time::timeout(KEEP_ALIVE, events.next()).await {
             Ok(Some(event)) => sse::encode(&event),
