@@ -21,6 +21,49 @@ fn a_command_that_is_none() {
 }
 
 #[test]
+fn words_that_are_no_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let test = Test::new();
+    for words in [&["sessions", "get"][..], &["run"], &["eval"], &["sessions", "list", "--agent"]] {
+        let words = words.iter().map(OsStr::new).chain([OsStr::from_bytes(b"\xff\xfe")]);
+        test.args(words).stderr_part("✗ ").status(2).run();
+    }
+    test.args([OsStr::from_bytes(b"\xff")]).stderr_part("✗ ").status(2).run();
+}
+
+#[test]
+fn output_that_nobody_takes() {
+    let test = Test::new();
+    test.deploy("echo");
+    test.begin("echo", "hello");
+    // Closed from the beginning, and a device that is always full.
+    test.shell("superserve sessions list >&-; echo \"code $?\" >&2").stderr_part("code ").run();
+    test.shell("superserve sessions list 2>&-").any_stdout().run();
+    test.shell("superserve sessions get zzzz 2>&-").status(3).run();
+    test.shell("superserve sessions list <&-").any_stdout().run();
+    let output = test.shell("superserve sessions list >/dev/full").stderr_part("✗ ").status(1).run();
+    assert!(output.stderr.contains("No space left"), "{output:#?}");
+    assert!(!output.stderr.contains("panicked"), "{output:#?}");
+}
+
+#[test]
+fn a_message_that_is_too_long() {
+    let test = Test::new();
+    test.deploy("echo");
+    let long = "x".repeat((1 << 20) + 1);
+    let output = test
+        .args(["run", "echo"])
+        .stdin(format!("{long}\nhello\n"))
+        .any_stdout()
+        .stderr_part("✗ ")
+        .any_status()
+        .run();
+    assert_eq!(output.status, 2, "{} {}", output.status, output.stderr);
+    assert_eq!(test.send("@last", "hello"), "you said: hello\n");
+}
+
+#[test]
 fn an_agent_that_is_not_there() {
     let test = Test::new();
     let hint =

@@ -156,6 +156,7 @@ fn takes_a_status_or_its_alias_in_any_case() {
     {
         assert!(output.stderr.contains(word), "{word}: {}", output.stderr);
     }
+    test.args(["sessions", "list", "--status", ""]).stderr_part("unknown status ''").status(2).run();
     test.args(["sessions", "cancel", &active]).any_stdout().any_stderr().run();
     run.finish();
 }

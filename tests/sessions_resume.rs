@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::process::wait_until;
+use rexpect::session::{Options, spawn_with_options};
+
+use crate::process::{PATIENCE, wait_until};
 use crate::test::{Test, told};
 
 #[test]
@@ -137,4 +139,24 @@ fn a_busy_session_says_so() {
     assert_eq!(output.error()["code"], "busy");
     test.args(["sessions", "end", &id]).any_stderr().run();
     run.finish();
+}
+
+#[test]
+fn on_a_terminal_it_is_the_dialogue_of_the_page() {
+    let test = Test::new();
+    test.deploy("echo");
+    let id = test.begin("echo", "What is the capital of France?");
+    let command = test.args(["sessions", "resume", &id[4..12]]).for_terminal();
+    let options = Options::new().timeout_ms(Some(PATIENCE.as_millis() as u64)).strip_ansi_escape_codes(true);
+    let mut terminal = spawn_with_options(command, options).expect("a terminal");
+    let before = terminal.exp_string("You > ").expect("a prompt");
+    assert_eq!(before.replace('\r', ""), "Resumed: \"What is the capital of France?\" (echo)\n\n");
+    terminal.send_line("What about Germany?").expect("a line");
+    terminal.exp_string("Agent > you said: What about Germany?").expect("a reply");
+    let between = terminal.exp_string("Completed in ").expect("its end");
+    assert_eq!(between.replace('\r', ""), "\n\n", "a blank line between");
+    terminal.exp_string("You > ").expect("a prompt");
+    terminal.send_line("").expect("an empty line");
+    terminal.exp_eof().expect("the end");
+    assert_eq!(test.session(&id)["message_count"], 2);
 }

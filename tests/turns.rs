@@ -1,6 +1,8 @@
 //! When a turn is over: by frames, by a word on the FIFO, by the kernel's scan, by exit. None may be cut short, and
 //! none may lose a byte.
 
+use crate::process::{wait_until, with_argument};
+use crate::request::request;
 use crate::test::Test;
 
 #[test]
@@ -130,4 +132,73 @@ fn an_agent_that_closes_its_output_and_stays_is_not_lost() {
     let output = test.args(["sessions", "send", &id, "go"]).any_stdout().any_stderr().any_status().run();
     assert!(output.stdout == "last\n" || output.status != 0, "{output:?}");
     test.args(["sessions", "end", &id]).any_stderr().run();
+}
+
+#[test]
+fn a_reply_without_end_can_be_cancelled() {
+    let test = Test::new();
+    test.deploy(test.agent(
+        "endless",
+        "while read -r line; do [ \"$line\" = wait ] && { echo begun; yes; }; echo \"$line\"; done",
+    ));
+    let (run, id) = test.wait_in("endless");
+    test.args(["sessions", "cancel", &id]).any_stderr().run();
+    assert!(run.finish().stdout.contains("\"run.cancelled\""));
+    assert_eq!(test.send(&id, "again"), "again\n");
+}
+
+#[test]
+fn nonsense_on_the_fifo_does_no_harm() {
+    let test = Test::new();
+    test.deploy("shell");
+    let id = test.create("shell");
+    for nonsense in [
+        "head -c 100000 /dev/urandom",
+        "head -c 100000 /dev/zero",
+        "printf '{\"type\":\"turn_done\"'",
+        "printf '\\n\\n{}\\n[]\\nnull\\n{\"type\":5}\\n'",
+    ] {
+        let reply = test.send(&id, &format!("{nonsense} >$SUPERSERVE_TURN; echo written"));
+        assert_eq!(reply, "written\n", "{nonsense}");
+        assert_eq!(test.send(&id, "echo still here"), "still here\n", "{nonsense}");
+    }
+}
+
+#[test]
+fn frames_of_any_kind_do_no_harm() {
+    let test = Test::new();
+    let script = "echo '{\"type\":\"ready\"}'\n\
+                  while read -r line; do\n\
+                  printf '{\"type\":\"text\"}\\n{\"type\":\"text\",\"content\":7}\\n{\"type\":\"tool_end\"}\\n{\\n\\377\\n'\n\
+                  printf '{\"type\":\"text\",\"content\":\"'; head -c 3000000 /dev/zero | tr '\\0' x; printf '\"}\\n'\n\
+                  printf '{\"type\":\"text\",\"content\":\"end\"}\\n{\"type\":\"turn_done\"}\\n'\n\
+                  done\n";
+    test.deploy(test.agent("rough", script));
+    let id = test.create("rough");
+    for _ in 0..2 {
+        let output = test.args(["sessions", "send", &id, "go"]).any_stdout().any_stderr().run();
+        assert!(
+            output.stdout.ends_with("end\n"),
+            "{}",
+            &output.stdout[output.stdout.len().saturating_sub(100)..]
+        );
+    }
+}
+
+#[test]
+fn an_idle_agents_process_is_stopped_when_its_time_is_up() {
+    let test = Test::new();
+    let mark = format!("idle-{}", std::process::id());
+    let folder =
+        test.agent("resting", "while read -r line; do echo \"resumed: ${SUPERSERVE_RESUMED:-no}\"; done");
+    test.write("resting/superserve.yaml", &format!("name: resting\ncommand: sh agent.sh {mark}\n"));
+    test.deploy(folder);
+    let body = "{\"agent_id\": \"resting\", \"idle_timeout_seconds\": 1}";
+    let session = request(&test, "POST", "/sessions", Some(body)).json();
+    let id = session["id"].as_str().expect("an ID");
+    assert_eq!(test.send(id, "hello"), "resumed: no\n");
+    test.pass(std::time::Duration::from_secs(2));
+    wait_until("the agent's process to be gone", || with_argument(&mark).is_empty());
+    assert_eq!(test.status_of(id), "idle", "the session stays");
+    assert_eq!(test.send(id, "hello"), "resumed: 1\n");
 }
