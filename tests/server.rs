@@ -68,7 +68,7 @@ fn start_and_stop_say_so_and_may_be_said_twice() {
     assert!(!server.is_alive(), "it is gone when stop answers");
     test.args(["server", "stop"]).stderr("No server is running.\n").run();
     test.args(["server", "logs"]).stdout_part("listening on ").run();
-    test.args(["server", "logs", "-n", "1"]).stdout_part("stopping").run();
+    test.args(["server", "logs", "-n", "1"]).stdout_part("stopped").run();
 }
 
 #[test]
