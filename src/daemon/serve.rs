@@ -151,7 +151,7 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     platform.shut_down().await;
     let _ = tokio::time::timeout(STREAMS, serving).await;
     store.close().await;
-    tracing::info!("stopped");
+    tracing::info!("stopped: {why}");
     Ok(())
 }
 
