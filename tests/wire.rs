@@ -30,6 +30,9 @@ fn errors_have_a_sentence_a_code_and_a_status() {
     refused(&get("/sessions/zzzz"), 404, "not_found");
     refused(&get("/agents/nobody"), 404, "not_found");
     refused(&get("/nothing"), 404, "not_found");
+    for path in ["/sessions/%ff", "/sessions/%ff/messages", "/sessions/%ff/events", "/agents/%ff"] {
+        refused(&get(path), 422, "invalid");
+    }
     refused(&get("/sessions?status=sleeping"), 422, "invalid");
     refused(&get("/sessions?limit=many"), 422, "invalid");
     refused(&get("/sessions?cursor=nonsense"), 422, "invalid");

@@ -2,12 +2,12 @@
 
 use axum::Json;
 use axum::extract::multipart::{Multipart, MultipartError, MultipartRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use serde_json::{Value, json};
 
 use super::Server;
 use super::error::{Failure, Result};
-use super::request::parsed;
+use super::request::{Named, parsed};
 use crate::platform::Upload;
 use crate::wire::agent::AgentList;
 use crate::wire::{Agent, AgentConfig, ErrorCode};
@@ -20,11 +20,11 @@ pub async fn list(
     Ok(Json(AgentList { agents }))
 }
 
-pub async fn get(State(server): State<Server>, Path(agent): Path<String>) -> Result<Json<Agent>> {
+pub async fn get(State(server): State<Server>, Named(agent): Named) -> Result<Json<Agent>> {
     Ok(Json(server.platform.agent(&agent).await?))
 }
 
-pub async fn delete(State(server): State<Server>, Path(agent): Path<String>) -> Result<Json<Value>> {
+pub async fn delete(State(server): State<Server>, Named(agent): Named) -> Result<Json<Value>> {
     server.platform.delete_agent(&agent).await?;
     Ok(Json(json!({})))
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use axum::body::{Body as HttpBody, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 
 use super::Server;
 use super::error::Result;
-use super::request::{Body, parsed, session_id};
+use super::request::{Body, Named, parsed, session_id};
 use crate::wire::{NumberedEvent, SendMessage, sse};
 
 /// How long a stream may be silent before a comment is sent; the old clients give up after 300 s.
@@ -18,7 +18,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 pub async fn send(
     State(server): State<Server>,
-    Path(id): Path<String>,
+    Named(id): Named,
     Body(message): Body<SendMessage>,
 ) -> Result<Response> {
     Ok(streamed(server.platform.send(&session_id(&id)?, &message.prompt).await?))
@@ -26,7 +26,7 @@ pub async fn send(
 
 pub async fn events(
     State(server): State<Server>,
-    Path(id): Path<String>,
+    Named(id): Named,
     Query(pairs): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response> {

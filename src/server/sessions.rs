@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::body::{Body as HttpBody, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::StreamExt;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Server;
 use super::error::{Failure, Result};
-use super::request::{Body, session_id, session_query, value};
+use super::request::{Body, Named, session_id, session_query, value};
 use crate::wire::session::{EndMany, ResolvedIds, Transcript};
 use crate::wire::{CreateSession, ErrorCode, Session, SessionPage};
 
@@ -46,16 +46,16 @@ pub async fn resolve(
     Ok(Json(ResolvedIds { ids: server.platform.resolve(prefix).await? }))
 }
 
-pub async fn get(State(server): State<Server>, Path(id): Path<String>) -> Result<Json<Session>> {
+pub async fn get(State(server): State<Server>, Named(id): Named) -> Result<Json<Session>> {
     Ok(Json(server.platform.session(&session_id(&id)?).await?))
 }
 
-pub async fn delete(State(server): State<Server>, Path(id): Path<String>) -> Result<Json<Value>> {
+pub async fn delete(State(server): State<Server>, Named(id): Named) -> Result<Json<Value>> {
     server.platform.delete_session(&session_id(&id)?).await?;
     Ok(Json(json!({})))
 }
 
-pub async fn end(State(server): State<Server>, Path(id): Path<String>) -> Result<Json<Session>> {
+pub async fn end(State(server): State<Server>, Named(id): Named) -> Result<Json<Session>> {
     Ok(Json(server.platform.end_session(&session_id(&id)?).await?))
 }
 
@@ -70,14 +70,14 @@ pub async fn end_many(State(server): State<Server>, Body(many): Body<EndMany>) -
     Ok((CLOSE, kind, HttpBody::from_stream(lines)))
 }
 
-pub async fn resume(State(server): State<Server>, Path(id): Path<String>) -> Result<impl IntoResponse> {
+pub async fn resume(State(server): State<Server>, Named(id): Named) -> Result<impl IntoResponse> {
     Ok((CLOSE, Json(server.platform.resume_session(&session_id(&id)?).await?)))
 }
 
-pub async fn cancel(State(server): State<Server>, Path(id): Path<String>) -> Result<Json<Session>> {
+pub async fn cancel(State(server): State<Server>, Named(id): Named) -> Result<Json<Session>> {
     Ok(Json(server.platform.cancel_session(&session_id(&id)?).await?))
 }
 
-pub async fn messages(State(server): State<Server>, Path(id): Path<String>) -> Result<Json<Transcript>> {
+pub async fn messages(State(server): State<Server>, Named(id): Named) -> Result<Json<Transcript>> {
     Ok(Json(Transcript { messages: server.platform.messages(&session_id(&id)?).await? }))
 }
