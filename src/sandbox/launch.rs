@@ -121,6 +121,22 @@ pub(super) fn keep_descriptors() {
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
+/// Puts a session keyring in place of the one that was inherited, whose keys are the user's: an empty one that nobody
+/// may read, write or change, so that those who share it share nothing. A kernel without keys, or a container that
+/// lets nobody have them, has nothing to hide.
+pub(super) fn shut_keyring() -> io::Result<()> {
+    // SAFETY: without a name the call takes no pointer.
+    let keyring = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, 0) };
+    // SAFETY: takes two numbers.
+    if keyring >= 0 && unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SETPERM, keyring, 0) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if keyring < 0 && matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        error => Err(error),
+    }
+}
+
 /// A descriptor whose readiness tokio tells. Must be called on its runtime.
 pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open, is the same descriptor all its life, and is closed by nobody but the AsyncFd.

@@ -106,7 +106,7 @@ pub fn spawner_main() -> i32 {
     // Only for those who look at the machine's processes, and so as to keep no folder busy.
     let _ = rustix::thread::set_name(c"superserve-spwn");
     let _ = rustix::process::chdir("/");
-    let trees = Trees { privileged: is_privileged(), roots: HashSet::new() };
+    let trees = Trees { privileged: is_privileged(), keyring_shut: false, roots: HashSet::new() };
     match trees.serve(socket) {
         Ok(()) => 0,
         Err(_) => 1,
@@ -125,6 +125,8 @@ pub(super) fn is_privileged() -> bool {
 /// The trees that were started and have not been reaped.
 struct Trees {
     privileged: bool,
+    /// Whether the user's keys are out of reach of whatever is started from now on.
+    keyring_shut: bool,
     roots: HashSet<Pid>,
 }
 
@@ -189,6 +191,10 @@ impl Trees {
         if privileged && order.uid == 0 {
             // An agent that is root inside would be root on the host's files.
             return Err(Errno::INVAL).broken("map uid 0");
+        }
+        if order.isolated && !self.keyring_shut {
+            launch::shut_keyring().broken("leave the session keyring")?;
+            self.keyring_shut = true;
         }
         let sources = match privileged {
             true => Some(Sources::open(&order)?),

@@ -35,6 +35,7 @@ static BECOME_SPAWNER: extern "C" fn() = {
             Err(_) => return,
             Ok("no-namespaces") => allow_no_namespaces(),
             Ok("masked-proc") => mask_proc(),
+            Ok("key") => keep_key(),
             Ok(_) => {}
         }
         std::process::exit(spawner_main());
@@ -55,6 +56,21 @@ fn mask_proc() {
     unshare(rustix::thread::UnshareFlags::NEWUSER | rustix::thread::UnshareFlags::NEWNS);
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     mount("tmpfs", "/proc/sys", "tmpfs", MountFlags::RDONLY, None).unwrap();
+}
+
+/// What a user does who keeps a key in the keyring of the login, for those alone who have that keyring.
+#[expect(unsafe_code, reason = "no crate here wraps keys")]
+fn keep_key() {
+    let (kind, name, key) = (c"user", c"superserve-test-key", b"secret");
+    // SAFETY: the pointers are to C strings and to as many bytes as are named, which outlive the calls. A kernel
+    // without keys answers with an error.
+    unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, 0);
+        let keyring = libc::KEY_SPEC_SESSION_KEYRING;
+        let made =
+            libc::syscall(libc::SYS_add_key, kind.as_ptr(), name.as_ptr(), key.as_ptr(), key.len(), keyring);
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SETPERM, made, 0x3f00_0000);
+    }
 }
 
 /// Makes this process, which has one thread, root in new namespaces.

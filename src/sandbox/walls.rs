@@ -1,6 +1,7 @@
 //! What an isolated agent sees, and what it must not be able to do.
 
 use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use super::stage::*;
@@ -66,6 +67,24 @@ async fn a_shown_folder_can_only_be_read() {
         assert_eq!(finish(native.start(&spec).await.unwrap()).await.0, "seen\ndenied\n", "{server:?}");
         let hidden = native.start(&Spec { read_only: Vec::new(), ..spec }).await.unwrap();
         assert!(!finish(hidden).await.0.contains("seen"));
+    }
+}
+
+#[tokio::test]
+async fn the_keys_of_the_user_who_started_the_server_are_out_of_reach() {
+    for &server in isolating() {
+        let stage = Stage::on(server, "key");
+        let probe = "test -e /proc/keys && echo keys; grep -q superserve-test-key /proc/keys && echo seen";
+        let (text, _) = stage.run(&stage.none(), probe).await;
+        if !text.starts_with("keys\n") {
+            // Not by a macro, whose output is kept back when a test passes.
+            writeln!(io::stderr(), "skipped: kernel keys: this kernel has none").unwrap();
+            return;
+        }
+        assert_eq!(text, "keys\nseen\n", "{server:?} none");
+        for _ in 0..2 {
+            assert_eq!(stage.run(&stage.native(), probe).await.0, "keys\n", "{server:?} native");
+        }
     }
 }
 
