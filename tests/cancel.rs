@@ -24,6 +24,20 @@ fn ctrl_c_cancels_the_run_and_leaves_the_session_idle() {
 }
 
 #[test]
+fn ctrl_c_leaves_a_prompt_on_a_dumb_terminal_too() {
+    let test = Test::new();
+    test.deploy("echo");
+    let command = test.args(["run", "echo"]).for_terminal("dumb");
+    let options = Options::new().timeout_ms(Some(PATIENCE.as_millis() as u64));
+    let mut terminal = spawn_with_options(command, options).expect("a terminal");
+    terminal.exp_string("You > ").expect("a prompt");
+    terminal.send_control('c').expect("a key");
+    terminal.exp_eof().expect("the end");
+    let status = terminal.process().wait().expect("an exit");
+    assert!(matches!(status, rexpect::process::wait::WaitStatus::Exited(_, 130)), "{status:?}");
+}
+
+#[test]
 fn ctrl_c_cancels_a_sent_message_too() {
     let test = Test::new();
     test.deploy("slow");
@@ -80,7 +94,7 @@ fn frames_agents_are_told() {
 fn ctrl_c_on_a_terminal_cancels_and_goes_on() {
     let test = Test::new();
     test.deploy("slow");
-    let command = test.args(["run", "slow"]).for_terminal();
+    let command = test.args(["run", "slow"]).for_terminal("xterm");
     let mut terminal = spawn_with_options(
         command,
         Options::new().timeout_ms(Some(PATIENCE.as_millis() as u64)).strip_ansi_escape_codes(true),
@@ -108,7 +122,7 @@ fn ctrl_c_and_ctrl_d_at_the_prompt_leave() {
     let test = Test::new();
     test.deploy("echo");
     for key in ['c', 'd'] {
-        let command = test.args(["run", "echo"]).for_terminal();
+        let command = test.args(["run", "echo"]).for_terminal("xterm");
         let mut terminal = spawn_with_options(
             command,
             Options::new().timeout_ms(Some(PATIENCE.as_millis() as u64)).strip_ansi_escape_codes(true),

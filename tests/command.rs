@@ -182,9 +182,9 @@ impl<'t> Command<'t> {
     }
 
     /// The same command, not started, for a terminal of its own.
-    pub fn for_terminal(self) -> std::process::Command {
+    pub fn for_terminal(self, term: &str) -> std::process::Command {
         let mut command = self.test.prepare(&self.program, &self.args);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value))).env("TERM", "xterm");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).env("TERM", term);
         command
     }
 }

@@ -53,7 +53,7 @@ fn it_reaches_the_sessions() {
 #[test]
 fn on_a_terminal_it_has_a_prompt() {
     let test = Test::new();
-    let command = test.args(["repl"]).for_terminal();
+    let command = test.args(["repl"]).for_terminal("xterm");
     let options = Options::new().timeout_ms(Some(PATIENCE.as_millis() as u64)).strip_ansi_escape_codes(true);
     let mut terminal = spawn_with_options(command, options).expect("a terminal");
     terminal.exp_string("> ").expect("a prompt");

@@ -146,7 +146,7 @@ fn on_a_terminal_it_is_the_dialogue_of_the_page() {
     let test = Test::new();
     test.deploy("echo");
     let id = test.begin("echo", "What is the capital of France?");
-    let command = test.args(["sessions", "resume", &id[4..12]]).for_terminal();
+    let command = test.args(["sessions", "resume", &id[4..12]]).for_terminal("xterm");
     let options = Options::new().timeout_ms(Some(PATIENCE.as_millis() as u64)).strip_ansi_escape_codes(true);
     let mut terminal = spawn_with_options(command, options).expect("a terminal");
     let before = terminal.exp_string("You > ").expect("a prompt");

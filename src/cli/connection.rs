@@ -3,6 +3,7 @@
 use futures_util::future::LocalBoxFuture;
 
 use super::error::INTERRUPTED;
+use super::ui::is_at_prompt;
 use crate::client::{self, Client};
 use crate::config::{Config, SandboxChoice};
 use crate::daemon;
@@ -21,13 +22,14 @@ impl Connection for Local {
     }
 }
 
-/// Passes Ctrl-C on to the script; the second one, while the first is not yet dealt with, ends the program.
+/// Passes Ctrl-C on to the script. The second one, while the first is not yet dealt with, ends the program, and so does
+/// one at a prompt.
 pub fn watch_ctrl_c(interrupt: Interrupt) {
     let watch = move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
             while tokio::signal::ctrl_c().await.is_ok() {
-                if interrupt.is_set() {
+                if interrupt.is_set() || is_at_prompt() {
                     end();
                 }
                 interrupt.set();

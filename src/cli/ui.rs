@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::{AutoStream, ColorChoice};
 use rustyline::config::{Behavior, Configurer};
@@ -9,6 +10,14 @@ use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
 
 use crate::script::{Line, Terminal};
+
+/// Whether a line is being waited for. The editor reads Ctrl-C as a key; where it can't (TERM=dumb), the signal comes.
+static AT_PROMPT: AtomicBool = AtomicBool::new(false);
+
+/// Whether a line is being waited for, so that Ctrl-C means to leave.
+pub fn is_at_prompt() -> bool {
+    AT_PROMPT.load(Ordering::SeqCst)
+}
 
 /// What `--color` says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +63,10 @@ impl Ui {
                 slot.insert(editor)
             }
         };
-        match editor.readline(prompt) {
+        AT_PROMPT.store(true, Ordering::SeqCst);
+        let read = editor.readline(prompt);
+        AT_PROMPT.store(false, Ordering::SeqCst);
+        match read {
             Ok(text) => Ok(Line::Text(text)),
             Err(ReadlineError::Eof) => Ok(Line::End),
             Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),

@@ -37,9 +37,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         match Path::from_request_parts(parts, state).await {
             Ok(Path(name)) => Ok(Self(name)),
-            Err(error) => {
-                Err(Failure::new(ErrorCode::Invalid, format!("The path is malformed: {}", error.body_text()), None))
-            }
+            Err(error) => Err(Failure::new(
+                ErrorCode::Invalid,
+                format!("The path is malformed: {}", error.body_text()),
+                None,
+            )),
         }
     }
 }
