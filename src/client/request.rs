@@ -121,7 +121,13 @@ impl Client {
 
     async fn last(&self, text: &str, rest: &str) -> Result<SessionId> {
         let agent = match rest.strip_prefix(':') {
-            Some("") => None,
+            // A variable that is not set must not mean another agent's session.
+            Some("") => {
+                return Err(Error::Input {
+                    message: format!("'{text}' names no agent"),
+                    hint: Some("Write @last for the session that was active last, or @last:AGENT.".into()),
+                });
+            }
             Some(agent) => Some(agent.to_owned()),
             None if rest.is_empty() => None,
             None => return Err(no_session(text)),

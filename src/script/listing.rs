@@ -34,6 +34,19 @@ pub struct Listing {
     title: Option<String>,
     limit: Option<usize>,
     condition: Option<Condition>,
+    /// An array of agents or statuses has none, so no session fits.
+    none: bool,
+}
+
+/// An agent's name or ID. An empty one is a variable that is not set: it must not mean the sessions of all.
+pub(super) fn named(agent: String) -> Result<String, Failure> {
+    match agent.is_empty() {
+        true => Err(Failure::Usage {
+            message: "the agent is empty".into(),
+            hint: Some("Give an agent's name or ID, or leave the option out.".into()),
+        }),
+        false => Ok(agent),
+    }
 }
 
 impl Listing {
@@ -46,13 +59,19 @@ impl Listing {
         let mut map =
             OptionMap::new(options, "list", &["agent", "status", "idle_over", "title", "limit", "where"])?;
         let mut listing = Self { title: map.text("title")?, ..Self::default() };
-        for agent in map.take("agent").map(several).unwrap_or_default() {
+        let mut values = |key| {
+            let values = map.take(key).map(several);
+            listing.none |= values.as_ref().is_some_and(Vec::is_empty);
+            values.unwrap_or_default()
+        };
+        let (agents, statuses) = (values("agent"), values("status"));
+        for agent in agents {
             listing.agents.push(match agent.clone().try_cast::<Agent>() {
                 Some(agent) => agent.id(),
-                None => agent.into_string().map_err(|_| map.wrong("agent", "text or an agent"))?,
+                None => named(agent.into_string().map_err(|_| map.wrong("agent", "text or an agent"))?)?,
             });
         }
-        for status in map.take("status").map(several).unwrap_or_default() {
+        for status in statuses {
             let word = status.into_string().map_err(|_| map.wrong("status", "text"))?;
             listing.statuses.push(word.parse().map_err(|error: ParseStatusError| Failure::Usage {
                 message: format!("unknown status '{}'", error.0),
@@ -105,6 +124,9 @@ impl Listing {
 
     /// Asks, and gives the sessions, latest activity first.
     pub fn run(self, ctx: &NativeCallContext) -> Fallible<Vec<Session>> {
+        if self.none {
+            return Ok(Vec::new());
+        }
         let runtime = Runtime::of(ctx)?;
         let query = SessionQuery {
             status: self.statuses,

@@ -6,7 +6,7 @@ use rhai::{Array, Map, NativeCallContext};
 use super::agents::Agent;
 use super::ending::{self, Target};
 use super::failure::{At, Failure, Fallible};
-use super::listing::Listing;
+use super::listing::{Listing, named};
 use super::output;
 use super::predicate::Predicate;
 use super::runtime::{Change, Runtime};
@@ -95,7 +95,7 @@ pub mod session_calls {
     /// Sessions that fit all the options, latest activity first: `agent` (a name, an ID, an agent), `status` (with the
     /// aliases `running` and `error`), `idle_over` (a duration: idle for longer), `title` (a part of it, any case),
     /// `limit` (at most so many), `where` (a function, or an expression over a session's fields as text).
-    /// Arrays of agents or statuses mean any of them; `()` means not given.
+    /// Arrays of agents or statuses mean any of them, so empty ones mean none; `()` means not given.
     /// Errors: an unknown option, status or agent; a condition that makes no sense.
     ///
     /// ```rhai
@@ -206,7 +206,8 @@ pub mod session_module {
     /// ```
     #[rhai_fn(name = "last", volatile, return_raw)]
     pub fn last_of(ctx: NativeCallContext, agent: &str) -> Fallible<Dynamic> {
-        last_session(&Runtime::of(&ctx)?, Some(agent.to_owned())).at(&ctx)
+        let runtime = Runtime::of(&ctx)?;
+        named(agent.to_owned()).and_then(|agent| last_session(&runtime, Some(agent))).at(&ctx)
     }
 
     /// A new session of the agent with this name or ID. Error: there is no such agent.

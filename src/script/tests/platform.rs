@@ -35,6 +35,8 @@ fn options_reach_the_server_and_narrow_the_list() {
         ("list().filter(\"created_at < ago(1.days) && agent == \\\"writer\\\"\")", "[8d4e6f1a3b2c]", 2),
         ("filter(list(), |s| s.agent == \"writer\")", "[8d4e6f1a3b2c]", 2),
         ("sessions::list(#{ status: \"ended\" })", "[9e5f7a2b4c3d]", 1),
+        ("list(#{ agent: [] })", "[]", 0),
+        ("list(#{ agent: \"notes\", status: [] })", "[]", 0),
     ] {
         let server = FakeServer::start();
         let script = format!("print({call});");
@@ -94,6 +96,21 @@ fn wrong_options_name_the_right_ones() {
             "list(#{ x: 1 });",
             "list has no option `x`",
             "Options: agent, status, idle_over, title, limit, where.",
+        ),
+        (
+            "list(#{ agent: \"\" });",
+            "the agent is empty",
+            "Give an agent's name or ID, or leave the option out.",
+        ),
+        (
+            "sessions::last(\"\");",
+            "the agent is empty",
+            "Give an agent's name or ID, or leave the option out.",
+        ),
+        (
+            "end(\"@last:\");",
+            "'@last:' names no agent",
+            "Write @last for the session that was active last, or @last:AGENT.",
         ),
         ("list(#{ limit: 0 });", "the limit must be a whole number above 0", ""),
         ("list(#{ limit: \"many\" });", "the limit must be a whole number above 0", ""),
