@@ -68,7 +68,13 @@ fn start_and_stop_say_so_and_may_be_said_twice() {
     assert!(!server.is_alive(), "it is gone when stop answers");
     test.args(["server", "stop"]).stderr("No server is running.\n").run();
     test.args(["server", "logs"]).stdout_part("listening on ").run();
-    test.args(["server", "logs", "-n", "1"]).stdout_part("stopped: asked to stop").run();
+    test.args(["server", "logs", "-n", "1"]).stdout_part("stopped").run();
+    for lines in ["1", "2"] {
+        let output = test.args(["server", "logs", "-n", lines]).any_stdout().run();
+        assert_eq!(output.stdout.lines().count().to_string(), lines, "{output:#?}");
+    }
+    let output = test.args(["server", "logs", "--lines", "0"]).run();
+    assert_eq!(output.stdout, "");
 }
 
 #[test]
@@ -184,7 +190,7 @@ fn leaves_when_nobody_needs_it() {
     let test = Test::new().env("SUPERSERVE_SERVER_IDLE_EXIT", "300ms");
     test.args(["server", "start"]).any_stderr().run();
     wait_until("the server to leave", || process::of_home(&test.home()).is_empty());
-    test.args(["server", "logs", "-n", "1"]).stdout_part("stopped: idle").run();
+    test.args(["server", "logs"]).stdout_part("stopping: idle").run();
 }
 
 #[test]
