@@ -79,6 +79,10 @@ fn what_can_not_be_packed_is_named() {
     test.args(["deploy", "--dir", "empty"]).stderr_part("no command").status(2).run();
     test.write("broken/superserve.yaml", "name: [unclosed\n");
     test.args(["deploy", "--dir", "broken"]).stderr_part("superserve.yaml").status(2).run();
+    test.write("slip/superserve.yaml", "name: slip\ncommand: sh a.sh\nnetwrok: host\n");
+    test.args(["deploy", "--dir", "slip"]).stderr_part("unknown key 'netwrok'").status(2).run();
+    test.write("comments/superserve.yaml", "# nothing yet\n");
+    test.args(["deploy", "--dir", "comments"]).stderr_part("no command for the agent").status(2).run();
     test.write("wrong/superserve.yaml", "name: wrong\ncommand: sh a.sh\nnetwork: everything\n");
     test.args(["deploy", "--dir", "wrong"]).stderr_part("network").status(2).run();
 }

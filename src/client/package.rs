@@ -7,6 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use ignore::WalkBuilder;
 use ignore::overrides::OverrideBuilder;
+use serde_json::Value;
 
 use super::{Error, Result};
 use crate::wire::AgentConfig;
@@ -14,6 +15,8 @@ use crate::wire::agent::{MAX_NAME, SourceHash, is_agent_name};
 
 /// What describes an agent in its folder.
 const CONFIG_FILE: &str = "superserve.yaml";
+/// What may stand there. The wire takes more, since the original's clients send some; in a file it is a slip.
+const CONFIG_KEYS: [&str; 5] = ["command", "ignore", "name", "network", "secrets"];
 /// Never packed, whatever the configuration says: secrets, and what is made again from the rest.
 const NEVER: [&str; 4] = [".git", ".env*", "node_modules", ".venv"];
 /// The most that is packed, in bytes before compression.
@@ -76,17 +79,18 @@ fn read_config(folder: &Path) -> Result<AgentConfig> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(AgentConfig::default()),
         Err(error) => return Err(unreadable(&path, &error)),
     };
-    if text.trim().is_empty() {
-        return Ok(AgentConfig::default());
-    }
-    serde_saphyr::from_str(&text).map_err(|error| Error::Input {
-        message: format!(
-            "cannot read {}: {}",
-            path.display(),
-            error.to_string().lines().next().unwrap_or_default()
-        ),
+    let wrong = |reason: &str| Error::Input {
+        message: format!("cannot read {}: {}", path.display(), reason.lines().next().unwrap_or_default()),
         hint: Some("Its keys are name, command, secrets, ignore and network (none or host).".into()),
-    })
+    };
+    // A file of comments alone is none at all.
+    let keys: Option<serde_json::Map<String, Value>> =
+        serde_saphyr::from_str(&text).map_err(|error| wrong(&error.to_string()))?;
+    let keys = keys.unwrap_or_default();
+    if let Some(key) = keys.keys().find(|key| !CONFIG_KEYS.contains(&key.as_str())) {
+        return Err(wrong(&format!("unknown key '{key}'")));
+    }
+    serde_json::from_value(Value::Object(keys)).map_err(|error| wrong(&error.to_string()))
 }
 
 fn agent_name(given: Option<&str>, config: &AgentConfig, folder: &Path) -> Result<String> {
