@@ -254,14 +254,14 @@ fn settings_that_make_no_sense_are_named() {
 }
 
 /// A small file system of its own, unmounted at the end.
-struct Disk(PathBuf);
+struct Disk(tempfile::TempDir);
 
 impl Disk {
-    fn mount(folder: PathBuf, size: &str) -> Option<Self> {
-        fs::create_dir_all(&folder).unwrap();
+    fn mount(size: &str) -> Option<Self> {
+        let folder = tempfile::Builder::new().prefix("superserve-disk-").tempdir().expect("a folder");
         let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "superserve-test"])
-            .arg(&folder)
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=755"), "superserve-test"])
+            .arg(folder.path())
             .stderr(Stdio::null())
             .status();
         mounted.is_ok_and(|status| status.success()).then_some(Self(folder))
@@ -270,13 +270,16 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let unmount = || std::process::Command::new("umount").arg(&self.0).stderr(Stdio::null()).status();
-        let _ = unmount().is_ok_and(|status| status.success())
-            || std::process::Command::new("umount")
-                .arg("-l")
-                .arg(&self.0)
+        let unmount = |option: &[&str]| {
+            std::process::Command::new("umount")
+                .args(option)
+                .arg(self.0.path())
+                .stderr(Stdio::null())
                 .status()
-                .is_ok_and(|status| status.success());
+        };
+        if !unmount(&[]).is_ok_and(|status| status.success()) {
+            let _ = unmount(&["-l"]);
+        }
     }
 }
 
@@ -285,15 +288,15 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
     if !is_root() {
         skip!("only root can mount a small disk");
     }
-    let test = Test::new();
-    let Some(disk) = Disk::mount(test.work().join("disk"), "6m") else {
+    let Some(disk) = Disk::mount("6m") else {
         skip!("this machine lets nobody mount a tmpfs");
     };
-    let home = disk.0.join("home");
-    let test = test.env("SUPERSERVE_HOME", home.to_str().unwrap());
+    // Declared after the disk, and so dropped before it.
+    let home = disk.0.path().join("home");
+    let test = Test::new().env("SUPERSERVE_HOME", home.to_str().unwrap());
     test.deploy("files");
     let id = test.begin("files", "keep it");
-    let ballast = disk.0.join("ballast");
+    let ballast = disk.0.path().join("ballast");
     fill(&ballast);
     let mut refused = 0;
     for n in 0..30 {
@@ -326,9 +329,6 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
     assert_eq!(test.session(&id)["title"], "keep it");
     test.stop_server();
     assert!(test.send(&id, "it").starts_with("there: it\n"));
-    test.stop_server();
-    drop(test);
-    drop(disk);
 }
 
 fn test_agent(name: &str) -> PathBuf {

@@ -195,7 +195,7 @@ fn leaves_when_nobody_needs_it() {
 
 #[test]
 fn stays_for_a_run_that_goes_on() {
-    let test = Test::new().env("SUPERSERVE_SERVER_IDLE_EXIT", "100ms");
+    let test = Test::new().env("SUPERSERVE_SERVER_IDLE_EXIT", "700ms");
     test.deploy(test.agent("steady", "read -r line; echo begun; sleep 2; echo done"));
     let output =
         test.args(["run", "steady", "go", "--single"]).stdout("Agent > begun\ndone\n").any_stderr().run();
