@@ -1,7 +1,10 @@
 //! `superserve agents list|get|delete`.
 
+use rexpect::process::wait::WaitStatus;
+use rexpect::session::{Options, spawn_with_options};
 use serde_json::json;
 
+use crate::process::PATIENCE;
 use crate::test::{Test, told};
 
 const NOT_FOUND_HINT: &str =
@@ -67,4 +70,27 @@ fn deleting_one_ends_its_sessions() {
     // The name is free again, for another agent.
     test.deploy("echo");
     test.begin("echo", "hello");
+}
+
+#[test]
+fn on_a_terminal_it_asks_before_it_deletes() {
+    let test = Test::new();
+    test.deploy("echo");
+    for (answer, code) in [("n", 1), ("", 1), ("y", 0)] {
+        let command = test.args(["agents", "delete", "echo"]).for_terminal("xterm");
+        let options =
+            Options::new().timeout_ms(Some(PATIENCE.as_millis() as u64)).strip_ansi_escape_codes(true);
+        let mut terminal = spawn_with_options(command, options).expect("a terminal");
+        terminal.exp_string("Delete echo and end its open sessions (0)?").expect("a question");
+        assert_eq!(
+            test.json(["agents", "list", "--json"]).as_array().map(Vec::len),
+            Some(1),
+            "nothing before the answer"
+        );
+        terminal.send_line(answer).expect("an answer");
+        terminal.exp_eof().expect("the end");
+        let status = terminal.process().wait().expect("an exit");
+        assert!(matches!(status, WaitStatus::Exited(_, exit) if exit == code), "{answer}: {status:?}");
+    }
+    test.args(["agents", "list", "--json"]).stdout("[]\n").any_stderr().run();
 }

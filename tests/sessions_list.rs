@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use rexpect::session::{Options, spawn_with_options};
 use serde_json::{Value, json};
 
-use crate::process::wait_until;
+use crate::process::{PATIENCE, wait_until};
 use crate::test::{NO_SESSIONS, Test, short, told};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -244,4 +245,54 @@ fn ends_quietly_when_nobody_reads_on() {
         .any_stdout()
         .stderr("code 0\n")
         .run();
+}
+
+#[test]
+fn every_status_has_its_colour_and_the_words_stay() {
+    let test = Test::new();
+    for agent in ["echo", "crash", "oneshot", "slow"] {
+        test.deploy(agent);
+    }
+    test.begin("crash", "break");
+    test.begin("oneshot", "hello");
+    test.begin("echo", "hello");
+    let ended = test.begin("echo", "hello");
+    test.args(["sessions", "end", &ended]).any_stderr().run();
+    test.create("echo");
+    let (run, active) = test.wait_in("slow");
+    for command in [&["sessions", "list"][..], &["sessions", "get", &active]] {
+        let plain = test.args(command).any_stdout().run().stdout;
+        let coloured = test.args(command.iter().chain(&["--color", "always"])).any_stdout().run().stdout;
+        let trimmed = |text: &str| text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+        assert_eq!(trimmed(&superserve::render::clean(&coloured)), trimmed(&plain));
+    }
+    let coloured = test.args(["sessions", "list", "--color", "always"]).any_stdout().run().stdout;
+    let colour = |status: &str| {
+        let before = &coloured[..coloured.find(status).unwrap_or_else(|| panic!("{status}: {coloured:?}"))];
+        before[before.rfind('\u{1b}').expect("a colour")..].to_owned()
+    };
+    let words = ["ACTIVE", "IDLE", "COMPLETED", "ENDED", "FAILED"];
+    let colours: std::collections::BTreeSet<String> = words.iter().map(|word| colour(word)).collect();
+    assert_eq!(colours.len(), words.len(), "{colours:?}");
+    assert_eq!(colour("PENDING"), colour("IDLE"));
+    test.args(["sessions", "cancel", &active]).any_stderr().run();
+    run.finish();
+}
+
+#[test]
+fn titles_are_narrower_on_a_narrow_terminal() {
+    let test = Test::new();
+    test.deploy("echo");
+    test.begin("echo", "a title of about forty columns, or so it is");
+    let shown = |columns: u32| {
+        let line = format!("stty cols {columns} && superserve sessions list --color never");
+        let options = Options::new().timeout_ms(Some(PATIENCE.as_millis() as u64));
+        let mut terminal =
+            spawn_with_options(test.shell(&line).for_terminal("xterm"), options).expect("a terminal");
+        terminal.exp_eof().expect("the end").replace('\r', "")
+    };
+    assert!(shown(120).contains("a title of about forty columns, or so it is"));
+    let narrow = shown(60);
+    assert!(narrow.contains("..."), "{narrow}");
+    assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
 }
