@@ -62,6 +62,9 @@ impl Store {
         };
         let write = pool()
             .max_connections(1)
+            // A disk that is full rolls a transaction back by itself, and the connection goes on as if one were open:
+            // what is written over it from then on would never be committed. It is replaced.
+            .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
             .connect_with(connect.clone())
             .await
             .map_err(|error| unusable(path, &error))?;
@@ -155,6 +158,8 @@ fn refused_migration(path: &Path, error: MigrateError) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::NewRevision;
+    use crate::wire::{AgentConfig, AgentId};
 
     async fn made() -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -177,6 +182,32 @@ mod tests {
         let (_folder, path) = made().await;
         assert_eq!(std::fs::metadata(&path).expect("the file").permissions().mode() & 0o777, 0o600);
         Store::open(&path).await.expect("the store").close().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_written_after_a_disk_was_full_is_kept() {
+        let (_folder, path) = made().await;
+        let store = Store::open(&path).await.expect("the store");
+        let limit = async |pages: u32| {
+            let sql = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+            sqlx::query(sql).execute(&store.write).await.expect("a limit");
+        };
+        let agent = |name: &str, command: String| NewRevision {
+            id: AgentId::from_random(1 << 80),
+            name: name.to_owned(),
+            revision: 1,
+            command,
+            config: AgentConfig::default(),
+            source_hash: String::new(),
+            at: 0,
+        };
+        limit(1).await;
+        store.put_revision(&agent("large", "x".repeat(1 << 20))).await.expect_err("no room");
+        drop(store.write.begin().await.expect("a transaction that is given up"));
+        limit(1 << 20).await;
+        store.put_revision(&agent("small", "cat".to_owned())).await.expect("room again");
+        assert!(store.agent("small").await.expect("an answer").is_some());
+        store.close().await;
     }
 
     #[tokio::test]
