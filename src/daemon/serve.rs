@@ -297,6 +297,11 @@ fn raise_open_files() {
 
 fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::new("info");
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).try_init();
+    // A log that can't be written, as on a full disk, is lost; telling that on stderr, the log itself, would panic.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .try_init();
 }

@@ -24,8 +24,6 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::platform::Platform;
 use crate::wire::{Timestamp, Version};
 
-/// The largest body of a request, in bytes; an agent's archive may be larger.
-const MAX_BODY: usize = 4 << 20;
 /// The largest archive of an agent, in bytes.
 pub const MAX_ARCHIVE: usize = 256 << 20;
 
@@ -100,7 +98,6 @@ impl Server {
             .nest("/v1", v1)
             .fallback(error::no_route)
             .method_not_allowed_fallback(error::no_method)
-            .layer(DefaultBodyLimit::max(MAX_BODY))
             .layer(CatchPanicLayer::custom(error::panicked))
             .layer(middleware::from_fn_with_state(self.clone(), count))
             .with_state(self)

@@ -1,13 +1,17 @@
 //! What a request carries: bodies, queries and IDs, read the way that the original clients write them.
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
 use super::error::{Failure, Result};
 use crate::wire::{ErrorCode, Order, SessionId, SessionQuery};
+
+/// The largest JSON body, in bytes.
+const MAX_BODY: usize = 4 << 20;
+/// How much of a body that is too large is read before the connection is closed on it, in bytes.
+const MAX_DISCARDED: usize = 64 << 20;
 
 /// A JSON body, whatever its content type; an empty one counts as `{}`, since clients post without a body.
 pub struct Body<T>(pub T);
@@ -15,8 +19,8 @@ pub struct Body<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self> {
-        let bytes = Bytes::from_request(request, state).await.map_err(unreadable)?;
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        let bytes = read(request).await?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         serde_json::from_slice(text).map(Self).map_err(|error| {
             Failure::new(
@@ -46,15 +50,29 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
-fn unreadable(rejection: BytesRejection) -> Failure {
-    match rejection {
-        BytesRejection::FailedToBufferBody(error) if error.status().as_u16() == 413 => Failure::new(
-            ErrorCode::TooLarge,
-            "The request's body is too large",
-            "At most 4 MiB are taken.".to_owned(),
-        ),
-        _ => Failure::new(ErrorCode::Invalid, "The request's body did not arrive whole", None),
+/// The whole body. One that is too large is read on, within a bound, and thrown away: a client that still sends when its
+/// connection is closed never reads why.
+async fn read(request: Request) -> Result<Vec<u8>> {
+    let mut stream = request.into_body().into_data_stream();
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk
+            .map_err(|_| Failure::new(ErrorCode::Invalid, "The request's body did not arrive whole", None))?;
+        length += chunk.len();
+        if length <= MAX_BODY {
+            bytes.extend_from_slice(&chunk);
+        } else if length <= MAX_DISCARDED {
+            bytes = Vec::new();
+        } else {
+            break;
+        }
     }
+    if length <= MAX_BODY {
+        return Ok(bytes);
+    }
+    let limit = format!("At most {} MiB are taken.", MAX_BODY >> 20);
+    Err(Failure::new(ErrorCode::TooLarge, "The request's body is too large", limit))
 }
 
 /// A session's ID out of a path: with or without `ses_`, dashes ignored.
