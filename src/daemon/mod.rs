@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{self, Client, socket_address};
@@ -122,17 +123,28 @@ pub async fn stop(config: &Config) -> client::Result<Option<ServerInfo>> {
         Ok(None) => return Ok(None),
         Ok(Some((client, _))) => match client.stop_server(StopServer { if_idle: false }).await {
             Ok(info) => Some(info),
-            Err(_) => process::terminate(config),
+            Err(_) => terminated(config),
         },
-        Err(_) => process::terminate(config),
+        Err(_) => terminated(config),
     };
     if wait_until_gone(config).await {
         return Ok(info);
     }
+    // It hangs. Killing it loses nothing: the next server takes up what it had committed.
+    process::signal(config, Signal::KILL);
+    if wait_until_gone(config).await {
+        return Ok(info);
+    }
     Err(unreachable(
-        format!("the server did not stop within {} s", STOP.as_secs()),
+        format!("the server did not stop within {} s", STOP.as_secs() * 2),
         "See superserve server logs.",
     ))
+}
+
+/// A server that doesn't answer is asked by a signal.
+fn terminated(config: &Config) -> Option<ServerInfo> {
+    process::signal(config, Signal::TERM);
+    None
 }
 
 async fn wait_until_gone(config: &Config) -> bool {

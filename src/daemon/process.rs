@@ -14,7 +14,6 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::lock;
 use crate::config::Config;
-use crate::wire::ServerInfo;
 
 /// The hidden command that is the background server.
 pub const SERVER: &str = "__server";
@@ -61,10 +60,11 @@ pub fn open_log(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// Asks a server that doesn't answer to go away by a signal.
-pub fn terminate(config: &Config) -> Option<ServerInfo> {
-    let pid = lock::holder(config).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw)?;
-    // If it has gone since, nothing is lost.
-    let _ = kill_process(pid, Signal::TERM);
-    None
+/// Sends a signal to the server that holds this home, if one does.
+pub fn signal(config: &Config, signal: Signal) {
+    let pid = lock::holder(config).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // If it has gone since, nothing is lost.
+        let _ = kill_process(pid, signal);
+    }
 }

@@ -251,5 +251,7 @@ mod tests {
         let coloured = sessions(&sample(), &Style { colour: true, ..style(None) }, true);
         assert!(coloured.contains("\u{1b}["), "{coloured:?}");
         assert!(!sessions(&sample(), &style(None), true).contains('\u{1b}'));
+        let detail = session(&sample()[1], &Style { colour: true, ..style(None) });
+        assert!(detail.contains("IDLE\u{1b}["), "no blanks at the end: {detail:?}");
     }
 }

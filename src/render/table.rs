@@ -19,10 +19,27 @@ pub(super) fn columns(header: &[&str], rows: Vec<Vec<Cell>>, colour: bool) -> St
     }
     let mut text = String::new();
     for line in table.lines() {
-        text.push_str(line.trim_end());
+        text.push_str(&trimmed(&line));
         text.push('\n');
     }
     text
+}
+
+/// A line without the blanks at its end, those inside a colour too.
+fn trimmed(line: &str) -> String {
+    let mut end = 0;
+    let mut in_sequence = false;
+    for (place, letter) in line.char_indices() {
+        match (in_sequence, letter) {
+            (false, '\x1b') => in_sequence = true,
+            (true, letter) => in_sequence = !letter.is_ascii_alphabetic(),
+            (false, ' ') => {}
+            (false, _) => end = place + letter.len_utf8(),
+        }
+    }
+    // What follows the last letter are blanks and the ends of colours.
+    let (text, rest) = line.split_at(end);
+    text.chars().chain(rest.chars().filter(|letter| *letter != ' ')).collect()
 }
 
 /// `Field  Value` rows.
