@@ -119,6 +119,7 @@ async fn knock(socket: &Path) -> std::io::Result<()> {
 
 /// Stops the local server and waits until it is gone; answers what it was, or `None` if none ran.
 pub async fn stop(config: &Config) -> client::Result<Option<ServerInfo>> {
+    let holder = lock::holder(config);
     let info = match running(config).await {
         Ok(None) => return Ok(None),
         Ok(Some((client, _))) => match client.stop_server(StopServer { if_idle: false }).await {
@@ -127,12 +128,13 @@ pub async fn stop(config: &Config) -> client::Result<Option<ServerInfo>> {
         },
         Err(_) => terminated(config),
     };
-    if wait_until_gone(config).await {
+    let pid = info.as_ref().map(|info| info.pid).or(holder);
+    if wait_until_gone(config, pid).await {
         return Ok(info);
     }
     // It hangs. Killing it loses nothing: the next server takes up what it had committed.
     process::signal(config, Signal::KILL);
-    if wait_until_gone(config).await {
+    if wait_until_gone(config, pid).await {
         return Ok(info);
     }
     Err(unreachable(
@@ -147,9 +149,13 @@ fn terminated(config: &Config) -> Option<ServerInfo> {
     None
 }
 
-async fn wait_until_gone(config: &Config) -> bool {
+/// Whether the server with this pid, or whichever it is, goes in time. The next one may hold the lock before we see it
+/// free: a command that came meanwhile has started it.
+async fn wait_until_gone(config: &Config, pid: Option<u32>) -> bool {
     let begun = Instant::now();
-    while lock::holder(config).is_some() {
+    // One that has not signed yet has no pid.
+    let is_it = |holder: u32| holder == 0 || pid.is_none_or(|pid| pid == 0 || pid == holder);
+    while lock::holder(config).is_some_and(is_it) {
         if begun.elapsed() > STOP {
             return false;
         }
@@ -165,8 +171,8 @@ async fn usable(config: &Config) -> client::Result<Option<Client>> {
         return Ok(Some(client));
     }
     match client.stop_server(StopServer { if_idle: true }).await {
-        Ok(_) => {
-            wait_until_gone(config).await;
+        Ok(info) => {
+            wait_until_gone(config, Some(info.pid)).await;
             Ok(None)
         }
         Err(_) => Err(client::Error::api(
@@ -268,4 +274,35 @@ fn parent(path: &Path) -> PathBuf {
 
 fn unreachable(message: String, hint: &str) -> client::Error {
     client::Error::Unreachable { message, hint: Some(hint.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[tokio::test]
+    async fn a_server_is_gone_when_another_one_has_its_lock() {
+        let home = tempfile::tempdir().expect("a home");
+        let config = Config {
+            home: home.path().to_owned(),
+            sandbox: SandboxChoice::Auto,
+            scripts: home.path().join("scripts"),
+            idle_exit: None,
+            uid_base: 1,
+            expire_after: None,
+            turn_quiet: START,
+            startup_timeout: START,
+            turn_timeout: START,
+            search_path: String::new(),
+            clock: Clock::system(),
+        };
+        let mut lock = lock::Lock::take(&home.path().join("server.lock")).expect("a file").expect("a lock");
+        lock.sign(2).expect("a pid");
+        assert!(wait_until_gone(&config, Some(1)).await);
+        let ours = tokio::time::timeout(Duration::from_millis(50), wait_until_gone(&config, Some(2))).await;
+        assert!(ours.is_err(), "it is there");
+        drop(lock);
+        assert!(wait_until_gone(&config, Some(2)).await);
+    }
 }
