@@ -151,6 +151,17 @@ fn listens_where_it_is_told() {
 }
 
 #[test]
+fn one_that_listens_elsewhere_is_stopped_too() {
+    let test = Test::new();
+    let socket = test.work().join("other.sock");
+    let serve = test.args(["serve", "--socket", socket.to_str().unwrap()]).start();
+    wait_until("the server to listen", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    test.args(["server", "stop"]).stderr_part("✓ Server stopped (pid ").run();
+    assert!(process::of_home(&test.home()).is_empty(), "it is gone when the command answers");
+    assert_eq!(serve.finish().status, 0);
+}
+
+#[test]
 fn nobody_else_may_come_near_its_files() {
     let test = Test::new();
     test.deploy("echo");

@@ -121,6 +121,8 @@ async fn knock(socket: &Path) -> std::io::Result<()> {
 pub async fn stop(config: &Config) -> client::Result<Option<ServerInfo>> {
     let holder = lock::holder(config);
     let info = match running(config).await {
+        // One that listens elsewhere (`serve --socket`), doesn't listen yet or is just ending.
+        Ok(None) if lock::holder(config).is_some() => process::terminate(config),
         Ok(None) => return Ok(None),
         Ok(Some((client, _))) => match client.stop_server(StopServer { if_idle: false }).await {
             Ok(info) => Some(info),
