@@ -83,3 +83,17 @@ fn with_json_stdout_stays_json() {
     let list: serde_json::Value = serde_json::from_str(&output.stdout).expect("JSON");
     assert_eq!(list[0]["status"], "idle");
 }
+
+#[test]
+fn the_server_is_neither_started_nor_stopped() {
+    let test = Test::new();
+    test.args(["--dry-run", "server", "start"]).stderr("would start the server\n").run();
+    assert_eq!(test.json(["server", "status", "--json"])["running"], false);
+    test.args(["server", "start"]).any_stderr().run();
+    let server = test.server();
+    test.args(["server", "stop", "--dry-run"])
+        .stderr(format!("would stop the server (pid {})\n", server.pid))
+        .run();
+    assert!(server.is_alive());
+    test.args(["--dry-run", "server", "start"]).stderr_part("runs already").run();
+}

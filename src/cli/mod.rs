@@ -54,6 +54,7 @@ fn dispatch(
     ui: &Ui,
 ) -> server::Result {
     let json = globals.options.json;
+    let dry_run = globals.options.dry_run;
     let out = |text: &str| ui.out(text).map(|()| 0).map_err(|error| Report::io(&error));
     match invocation {
         Invocation::Completions(shell) => {
@@ -104,9 +105,9 @@ fn dispatch(
             server::serve(config, sandbox, &Serve { socket, background: false })
         }
         Invocation::ServerLogs { lines } => server::logs(&config, ui, lines),
-        Invocation::ServerStart { sandbox } => server::start(&config, ui, sandbox),
+        Invocation::ServerStart { sandbox } => server::start(&config, ui, sandbox, dry_run),
         Invocation::ServerStatus => server::status(&config, ui, json),
-        Invocation::ServerStop => server::stop(&config, ui),
+        Invocation::ServerStop => server::stop(&config, ui, dry_run),
     }
 }
 

@@ -46,7 +46,15 @@ pub fn status(config: &Config, terminal: &dyn Terminal, json: bool) -> Result {
 }
 
 /// Starts the server unless it runs.
-pub fn start(config: &Config, terminal: &dyn Terminal, sandbox: Option<SandboxChoice>) -> Result {
+pub fn start(
+    config: &Config,
+    terminal: &dyn Terminal,
+    sandbox: Option<SandboxChoice>,
+    dry_run: bool,
+) -> Result {
+    if dry_run && daemon::holder(config).is_none() {
+        return would(terminal, "start the server");
+    }
     let (info, ran) = block_on(async {
         let ran = daemon::running(config).await?.is_some();
         Ok((daemon::connect(config, sandbox).await?.server().await?, ran))
@@ -57,13 +65,22 @@ pub fn start(config: &Config, terminal: &dyn Terminal, sandbox: Option<SandboxCh
 }
 
 /// Stops the server if it runs, and waits until it is gone.
-pub fn stop(config: &Config, terminal: &dyn Terminal) -> Result {
+pub fn stop(config: &Config, terminal: &dyn Terminal, dry_run: bool) -> Result {
     let pid = daemon::holder(config);
+    if let (true, Some(pid)) = (dry_run, pid) {
+        return would(terminal, &format!("stop the server (pid {pid})"));
+    }
     match (block_on(daemon::stop(config))?, pid) {
         (Some(info), _) => terminal.err(&format!("✓ Server stopped (pid {})\n", info.pid)),
         (None, Some(pid)) => terminal.err(&format!("✓ Server stopped (pid {pid})\n")),
         (None, None) => terminal.err("No server is running.\n"),
     }
+    Ok(0)
+}
+
+/// Tells what `--dry-run` withheld, where these commands tell what they do.
+fn would(terminal: &dyn Terminal, what: &str) -> Result {
+    terminal.err(&format!("would {what}\n"));
     Ok(0)
 }
 
