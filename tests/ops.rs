@@ -88,6 +88,7 @@ fn end_idle() {
         .any_stderr()
         .run();
     assert_eq!((test.status_of(&ids[0]), test.status_of(&ids[1])), ("ended".into(), "idle".into()));
+    test.args(["ops", "end-idle"]).stderr_part("nobody can answer: End 1 idle session?\n").status(2).run();
     test.args(["ops", "end-idle", "--yes"]).stdout("ended 1, failed 0\n").any_stderr().run();
     test.args(["ops", "end-idle", "--yes"]).stderr("No idle sessions.\n").run();
     assert_eq!(test.status_of(&active), "active", "what works is left alone");
