@@ -97,3 +97,15 @@ fn the_server_is_neither_started_nor_stopped() {
     assert!(server.is_alive());
     test.args(["--dry-run", "server", "start"]).stderr_part("runs already").run();
 }
+
+#[test]
+fn a_session_that_was_not_created_has_no_id() {
+    let test = Test::new();
+    test.deploy("echo");
+    test.args(["--dry-run", "run", "echo", "hello"])
+        .stdout("would create a session of echo\nwould send \"hello\" to it\n")
+        .run();
+    test.args(["--dry-run", "run", "echo"])
+        .stdout("would create a session of echo\nwould talk with it\n")
+        .run();
+}

@@ -50,7 +50,7 @@ pub fn converse(runtime: &Runtime, session: &Session, dialogue: Dialogue) -> Res
     if runtime.options().dry_run {
         return match &dialogue.prompt {
             Some(prompt) => would_send(runtime, session, prompt),
-            None => runtime.would(&format!("talk with {}", session.0.id.short())),
+            None => runtime.would(&format!("talk with {}", named(session))),
         };
     }
     let terminal = runtime.host().terminal.clone();
@@ -130,7 +130,12 @@ fn next_message(runtime: &Runtime, asks: bool, first: bool) -> Result<Option<Str
 }
 
 fn would_send(runtime: &Runtime, session: &Session, text: &str) -> Result<(), Failure> {
-    runtime.would(&format!("send \"{text}\" to {}", session.0.id.short()))
+    runtime.would(&format!("send \"{text}\" to {}", named(session)))
+}
+
+/// What a dry run calls a session: one that was not created has no ID to be called by.
+fn named(session: &Session) -> &str {
+    if session.0.id.digits().bytes().all(|digit| digit == b'0') { "it" } else { session.0.id.short() }
 }
 
 fn stop(runtime: &Runtime) -> Failure {

@@ -309,7 +309,7 @@ fn a_dry_run_tells_and_changes_nothing() {
     assert_eq!(
         ran.printed(),
         "would end 8d4e6f1a3b2c\nwould end 5a3f7b9c2e1d\n2\nwould end 5a3f7b9c2e1d\nwould resume 5a3f7b9c2e1d\n\
-         would create a session of notes\nwould send \"hi\" to 000000000000\nwould delete the agent notes\n\
+         would create a session of notes\nwould send \"hi\" to it\nwould delete the agent notes\n\
          would cancel the run of 11aa00000000\nwould send \"hello\" to 5a3f7b9c2e1d\n"
     );
     assert!(server.requests().iter().all(|asked| asked.starts_with("GET ")));
@@ -346,7 +346,7 @@ fn agents_are_deployed_only_when_they_have_changed() {
     let ran = run_with(Some(&server), dry, |_, _| {}, &text);
     assert_eq!(
         ran.printed(),
-        "would deploy fresh\nwould create a session of fresh\nwould send \"hi\" to 000000000000\n"
+        "would deploy fresh\nwould create a session of fresh\nwould send \"hi\" to it\n"
     );
     assert_eq!(run("print(agents::target(\"writer\").revision);".into()).printed(), "4\n");
     assert_eq!(run("agents::target(\"ghost\");".into()).error().code(), "not_found");
