@@ -65,3 +65,24 @@ fn on_a_terminal_it_has_a_prompt() {
     let status = terminal.process().wait().expect("an exit");
     assert!(matches!(status, rexpect::process::wait::WaitStatus::Exited(_, 0)), "{status:?}");
 }
+
+#[test]
+fn a_server_that_has_gone_between_two_lines_is_started_again() {
+    let test = Test::new();
+    test.deploy("echo");
+    test.begin("echo", "hello");
+    let command = test.args(["repl"]).for_terminal("xterm");
+    let options = Options::new().timeout_ms(Some(PATIENCE.as_millis() as u64)).strip_ansi_escape_codes(true);
+    let mut terminal = spawn_with_options(command, options).expect("a terminal");
+    terminal.exp_string("> ").expect("a prompt");
+    for line in
+        ["let all = list(); `first ${all.len}.`", "`second ${list().len}, ${all[0].refresh().status}.`"]
+    {
+        terminal.send_line(line).expect("a line");
+        terminal.exp_regex(r"first 1\.|second 1, idle\.").expect("its value");
+        terminal.exp_string("> ").expect("a prompt");
+        test.stop_server();
+    }
+    terminal.send_control('d').expect("Ctrl-D");
+    terminal.exp_eof().expect("the end");
+}

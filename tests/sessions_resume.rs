@@ -160,3 +160,20 @@ fn on_a_terminal_it_is_the_dialogue_of_the_page() {
     terminal.exp_eof().expect("the end");
     assert_eq!(test.session(&id)["message_count"], 2);
 }
+
+#[test]
+fn a_server_that_has_gone_while_the_user_thought_is_started_again() {
+    let test = Test::new();
+    test.deploy("echo");
+    let id = test.begin("echo", "hello");
+    let command = test.args(["sessions", "resume", &id]).for_terminal("xterm");
+    let options = Options::new().timeout_ms(Some(PATIENCE.as_millis() as u64)).strip_ansi_escape_codes(true);
+    let mut terminal = spawn_with_options(command, options).expect("a terminal");
+    terminal.exp_string("You > ").expect("a prompt");
+    test.stop_server();
+    terminal.send_line("still there?").expect("a line");
+    terminal.exp_string("Agent > you said: still there?").expect("the reply");
+    terminal.exp_string("You > ").expect("a prompt");
+    terminal.send_control('d').expect("Ctrl-D");
+    terminal.exp_eof().expect("the end");
+}

@@ -23,7 +23,9 @@ fn confirm_on(runtime: &Runtime, question: &str) -> Result<bool, Failure> {
         });
     }
     loop {
-        match terminal.read_line(&format!("{} [y/N] ", render::clean_line(question)))? {
+        let line = terminal.read_line(&format!("{} [y/N] ", render::clean_line(question)))?;
+        runtime.paused();
+        match line {
             Line::Text(answer) => match answer.trim().to_ascii_lowercase().as_str() {
                 "y" | "yes" => return Ok(true),
                 "" | "n" | "no" => return Ok(false),
@@ -51,7 +53,9 @@ pub mod control_functions {
     #[rhai_fn(volatile, return_raw)]
     pub fn prompt(ctx: NativeCallContext, question: &str) -> Fallible<Dynamic> {
         let runtime = Runtime::of(&ctx)?;
-        match runtime.host().terminal.read_line(&render::clean(question)).at(&ctx)? {
+        let line = runtime.host().terminal.read_line(&render::clean(question)).at(&ctx)?;
+        runtime.paused();
+        match line {
             Line::Text(text) => Ok(text.into()),
             Line::End => Ok(Dynamic::UNIT),
             Line::Interrupted => {
@@ -138,7 +142,9 @@ pub mod control_functions {
     #[rhai_fn(volatile, return_raw)]
     pub fn sleep(ctx: NativeCallContext, duration: Duration) -> Fallible<()> {
         let time = std::time::Duration::from_millis(u64::try_from(duration.0).unwrap_or(0));
-        Runtime::of(&ctx)?
+        let runtime = Runtime::of(&ctx)?;
+        runtime.paused();
+        runtime
             .block_on(async {
                 tokio::time::sleep(time).await;
                 Ok(())

@@ -107,7 +107,11 @@ fn next_message(runtime: &Runtime, asks: bool, first: bool) -> Result<Option<Str
         terminal.err("\n");
     }
     loop {
-        let line = match terminal.read_line("You > ")? {
+        let line = terminal.read_line("You > ")?;
+        if asks {
+            runtime.paused();
+        }
+        let line = match line {
             Line::Text(line) => line,
             Line::End => return Ok(None),
             Line::Interrupted => {

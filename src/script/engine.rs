@@ -110,6 +110,7 @@ impl Engine {
     /// Evaluates a line of the REPL and prints its value; variables, functions and imports stay.
     pub fn line(&mut self, line: &str) -> Result<Outcome, Error> {
         self.runtime.host().interrupt.reset();
+        self.runtime.paused();
         if self.repl.lines == 0 {
             self.runtime.set_args(Dynamic::from(Array::new()));
         }

@@ -14,7 +14,8 @@ use crate::clock::Clock;
 
 /// The way to a server.
 pub trait Connection {
-    /// A client of a server that answers; starts the local one if need be. Asked once, at a script's first call.
+    /// A client of a server that answers; starts the local one if need be. Asked at a script's first call,
+    /// and at the first one after it has waited for somebody or for a time.
     fn connect(&self) -> LocalBoxFuture<'_, client::Result<Client>>;
 }
 

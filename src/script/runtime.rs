@@ -20,7 +20,7 @@ pub struct Runtime(Rc<State>);
 struct State {
     host: Host,
     tokio: OnceCell<tokio::runtime::Runtime>,
-    client: OnceCell<Client>,
+    client: RefCell<Option<Client>>,
     /// The code of `exit(code)`, once it was called.
     exit: Cell<Option<i32>>,
     args: RefCell<Dynamic>,
@@ -64,7 +64,7 @@ impl Runtime {
         Self(Rc::new(State {
             host,
             tokio: OnceCell::new(),
-            client: OnceCell::new(),
+            client: RefCell::new(None),
             exit: Cell::new(None),
             args: RefCell::new(Dynamic::UNIT),
             output_error: RefCell::new(None),
@@ -127,13 +127,20 @@ impl Runtime {
         tokio.block_on(work)
     }
 
-    /// The client; connects at the first call.
+    /// The client; connects at the first call, and at the first one after a pause.
     pub async fn client(&self) -> Result<Client, client::Error> {
-        if let Some(client) = self.0.client.get() {
-            return Ok(client.clone());
+        let known = self.0.client.borrow().clone();
+        if let Some(client) = known {
+            return Ok(client);
         }
         let client = self.0.host.connection.connect().await?;
-        Ok(self.0.client.get_or_init(|| client).clone())
+        *self.0.client.borrow_mut() = Some(client.clone());
+        Ok(client)
+    }
+
+    /// Says that time has passed, in which the server may have gone: the next call connects anew.
+    pub fn paused(&self) {
+        self.0.client.take();
     }
 
     /// One call to the server.
