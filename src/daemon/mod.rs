@@ -122,7 +122,7 @@ pub async fn stop(config: &Config) -> client::Result<Option<ServerInfo>> {
     let holder = lock::holder(config);
     let info = match running(config).await {
         // One that listens elsewhere (`serve --socket`), doesn't listen yet or is just ending.
-        Ok(None) if lock::holder(config).is_some() => process::terminate(config),
+        Ok(None) if lock::holder(config).is_some() => terminated(config),
         Ok(None) => return Ok(None),
         Ok(Some((client, _))) => match client.stop_server(StopServer { if_idle: false }).await {
             Ok(info) => Some(info),
