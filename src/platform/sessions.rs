@@ -125,11 +125,8 @@ impl Platform {
     }
 
     async fn end_row(&self, id: String) -> EndRow {
-        let whole = if id.starts_with(SessionId::PREFIX) {
-            id.clone()
-        } else {
-            format!("{}{}", SessionId::PREFIX, id.replace('-', ""))
-        };
+        let digits = id.strip_prefix(SessionId::PREFIX).unwrap_or(&id).replace('-', "");
+        let whole = format!("{}{digits}", SessionId::PREFIX);
         let ended = match whole.parse() {
             Ok(session) => self.end_session(&session).await,
             Err(_) => Err(Error::SessionNotFound(id.clone())),
