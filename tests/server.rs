@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::process::{self, Process, wait_until};
-use crate::test::{BEGIN, Test, agents};
+use crate::test::{BEGIN, NO_SESSIONS, Test, agents};
 
 #[test]
 fn status_starts_nothing() {
@@ -145,6 +145,9 @@ fn listens_where_it_is_told() {
     let serve = test.args(["serve", "--socket", socket.to_str().unwrap()]).start();
     wait_until("the socket to be there", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    // The home's commands find it there.
+    assert_eq!(test.json(["server", "status", "--json"])["socket"], socket.to_str().unwrap());
+    test.args(["sessions", "list"]).stderr(NO_SESSIONS).run();
     serve.signal(rustix::process::Signal::TERM);
     assert_eq!(serve.finish().status, 0);
     assert!(!socket.exists(), "its socket goes with it");

@@ -52,7 +52,7 @@ pub fn start(
     sandbox: Option<SandboxChoice>,
     dry_run: bool,
 ) -> Result {
-    if dry_run && daemon::holder(config).is_none() {
+    if dry_run && daemon::holder(config).map(|holder| holder.pid).is_none() {
         return would(terminal, "start the server");
     }
     let (info, ran) = block_on(async {
@@ -66,7 +66,7 @@ pub fn start(
 
 /// Stops the server if it runs, and waits until it is gone.
 pub fn stop(config: &Config, terminal: &dyn Terminal, dry_run: bool) -> Result {
-    let pid = daemon::holder(config);
+    let pid = daemon::holder(config).map(|holder| holder.pid);
     if let (true, Some(pid)) = (dry_run, pid) {
         return would(terminal, &format!("stop the server (pid {pid})"));
     }

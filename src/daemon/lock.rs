@@ -1,8 +1,8 @@
 //! The locks: one server a home, one starting command at a time. The kernel frees them, however a process ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::path::Path;
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::POLL;
@@ -45,12 +45,21 @@ impl Lock {
         self.0.try_clone()
     }
 
-    /// Writes the holder's pid into the file.
-    pub fn sign(&mut self, pid: u32) -> io::Result<()> {
+    /// Writes into the file who holds it, and where that one listens.
+    pub fn sign(&mut self, pid: u32, socket: &Path) -> io::Result<()> {
         self.0.set_len(0)?;
         self.0.rewind()?;
-        write!(self.0, "{pid}")
+        write!(self.0, "{pid}\n{}\n", socket.display())
     }
+}
+
+/// Who holds a home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// 0 is one that hasn't signed yet.
+    pub pid: u32,
+    /// Where it listens, or is about to.
+    pub socket: Option<PathBuf>,
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -58,17 +67,18 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// The pid of the server that holds this home, if one does. A pid of 0 is one that hasn't signed yet.
-pub fn holder(config: &Config) -> Option<u32> {
+/// The server that holds this home, if one does.
+pub fn holder(config: &Config) -> Option<Holder> {
     let path = config.home.join("server.lock");
     if !path.exists() {
         return None;
     }
     match Lock::take(&path) {
         Ok(None) => {
-            let mut text = String::new();
-            let read = File::open(&path).and_then(|mut file| file.read_to_string(&mut text));
-            Some(read.ok().and_then(|_| text.trim().parse().ok()).unwrap_or(0))
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let mut lines = text.lines();
+            let pid = lines.next().and_then(|line| line.trim().parse().ok()).unwrap_or(0);
+            Some(Holder { pid, socket: lines.next().map(PathBuf::from) })
         }
         _ => None,
     }

@@ -19,7 +19,7 @@ use crate::config::{Config, SandboxChoice};
 use crate::wire::server::StopServer;
 use crate::wire::{ErrorCode, PROTOCOL, ServerInfo, Version};
 
-pub use lock::holder;
+pub use lock::{Holder, holder};
 pub use process::{SERVER, SPAWNER, spawner_main};
 pub use serve::{Serve, ServeError, serve};
 
@@ -82,7 +82,18 @@ pub async fn connect(config: &Config, sandbox: Option<SandboxChoice>) -> client:
 
 /// A client of the local server if one runs, whatever its build. Starts nothing.
 pub async fn running(config: &Config) -> client::Result<Option<(Client, Version)>> {
-    let socket = config.socket();
+    let own = config.socket();
+    if let Some(found) = running_at(&own).await? {
+        return Ok(Some(found));
+    }
+    // It may listen elsewhere: `serve --socket`.
+    match lock::holder(config).and_then(|holder| holder.socket).filter(|socket| *socket != own) {
+        Some(elsewhere) => running_at(&elsewhere).await,
+        None => Ok(None),
+    }
+}
+
+async fn running_at(socket: &Path) -> client::Result<Option<(Client, Version)>> {
     let failed = |error: std::io::Error| {
         unreachable(
             format!("cannot reach the server at {}: {error}", socket.display()),
@@ -91,19 +102,19 @@ pub async fn running(config: &Config) -> client::Result<Option<(Client, Version)
     };
     let begun = Instant::now();
     loop {
-        match knock(&socket).await {
+        match knock(socket).await {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 return Ok(None);
             }
             Err(error) => return Err(failed(error)),
         }
-        let client = Client::unix(&socket)?;
+        let client = Client::unix(socket)?;
         match tokio::time::timeout(ANSWER, client.version()).await {
             Ok(Ok(version)) => return Ok(Some((client, version))),
             // A server that ends at this moment still takes connections, and then refuses them.
             Ok(Err(client::Error::Unreachable { .. })) if begun.elapsed() < ANSWER => {
-                tokio::time::sleep(POLL).await
+                tokio::time::sleep(POLL).await;
             }
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(failed(std::io::Error::new(ErrorKind::TimedOut, "it doesn't answer"))),
@@ -119,23 +130,23 @@ async fn knock(socket: &Path) -> std::io::Result<()> {
 
 /// Stops the local server and waits until it is gone; answers what it was, or `None` if none ran.
 pub async fn stop(config: &Config) -> client::Result<Option<ServerInfo>> {
-    let holder = lock::holder(config);
+    let holder = lock::holder(config).map(|holder| holder.pid);
     let info = match running(config).await {
         // One that listens elsewhere (`serve --socket`), doesn't listen yet or is just ending.
-        Ok(None) if lock::holder(config).is_some() => terminated(config),
+        Ok(None) if holder.is_some() => terminated(holder),
         Ok(None) => return Ok(None),
         Ok(Some((client, _))) => match client.stop_server(StopServer { if_idle: false }).await {
             Ok(info) => Some(info),
-            Err(_) => terminated(config),
+            Err(_) => terminated(holder),
         },
-        Err(_) => terminated(config),
+        Err(_) => terminated(holder),
     };
     let pid = info.as_ref().map(|info| info.pid).or(holder);
     if wait_until_gone(config, pid).await {
         return Ok(info);
     }
     // It hangs. Killing it loses nothing: the next server takes up what it had committed.
-    process::signal(config, Signal::KILL);
+    process::signal(pid, Signal::KILL);
     if wait_until_gone(config, pid).await {
         return Ok(info);
     }
@@ -146,8 +157,8 @@ pub async fn stop(config: &Config) -> client::Result<Option<ServerInfo>> {
 }
 
 /// A server that doesn't answer is asked by a signal.
-fn terminated(config: &Config) -> Option<ServerInfo> {
-    process::signal(config, Signal::TERM);
+fn terminated(pid: Option<u32>) -> Option<ServerInfo> {
+    process::signal(pid, Signal::TERM);
     None
 }
 
@@ -157,7 +168,7 @@ async fn wait_until_gone(config: &Config, pid: Option<u32>) -> bool {
     let begun = Instant::now();
     // One that has not signed yet has no pid.
     let is_it = |holder: u32| holder == 0 || pid.is_none_or(|pid| pid == 0 || pid == holder);
-    while lock::holder(config).is_some_and(is_it) {
+    while lock::holder(config).is_some_and(|holder| is_it(holder.pid)) {
         if begun.elapsed() > STOP {
             return false;
         }
@@ -300,7 +311,7 @@ mod tests {
             clock: Clock::system(),
         };
         let mut lock = lock::Lock::take(&home.path().join("server.lock")).expect("a file").expect("a lock");
-        lock.sign(2).expect("a pid");
+        lock.sign(2, Path::new("/s")).expect("a pid");
         assert!(wait_until_gone(&config, Some(1)).await);
         let ours = tokio::time::timeout(Duration::from_millis(50), wait_until_gone(&config, Some(2))).await;
         assert!(ours.is_err(), "it is there");

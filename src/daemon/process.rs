@@ -10,10 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, Signal, kill_process};
-
-use super::lock;
-use crate::config::Config;
+use rustix::process::{Pid, Signal};
 
 /// The hidden command that is the background server.
 pub const SERVER: &str = "__server";
@@ -60,11 +57,14 @@ pub fn open_log(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// Sends a signal to the server that holds this home, if one does.
-pub fn signal(config: &Config, signal: Signal) {
-    let pid = lock::holder(config).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
+/// Sends a signal to the server with this pid, as long as it is one: a number is given to another process after its end.
+pub fn signal(pid: Option<u32>, signal: Signal) {
+    let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) else { return };
+    let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+    let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    let is_server = line.split(|byte| *byte == 0).any(|word| word == b"serve" || word == SERVER.as_bytes());
+    if is_server {
         // If it has gone since, nothing is lost.
-        let _ = kill_process(pid, signal);
+        let _ = rustix::process::pidfd_send_signal(process, signal);
     }
 }

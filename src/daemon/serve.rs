@@ -35,6 +35,9 @@ const CANCEL_GRACE: Duration = Duration::from_secs(2);
 /// How long open streams get after the last run has ended.
 const STREAMS: Duration = Duration::from_secs(2);
 
+/// How long a server in the foreground waits for its lock.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// How to serve.
 #[derive(Clone, Debug, Default)]
 pub struct Serve {
@@ -118,7 +121,7 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     let store = Store::open(&config.database()).await?;
     let platform =
         Platform::open(platform_options(config), store.clone(), sandbox, config.clock.clone()).await?;
-    let listening = Listening::bind(options.socket.clone().unwrap_or_else(|| config.socket()))?;
+    let listening = Listening::bind(socket_of(config, options))?;
     let stop = CancellationToken::new();
     let identity = Identity {
         version: version(),
@@ -173,19 +176,26 @@ fn platform_options(config: &Config) -> platform::Options {
     }
 }
 
+/// Where to listen. Absolute, since commands that run elsewhere look for it.
+fn socket_of(config: &Config, options: &Serve) -> PathBuf {
+    let socket = options.socket.clone().unwrap_or_else(|| config.socket());
+    std::path::absolute(&socket).unwrap_or(socket)
+}
+
 async fn lock(config: &Config, options: &Serve) -> Result<Lock, ServeError> {
     let path = config.home.join("server.lock");
     let folder = |source| ServeError::Folder { path: path.clone(), source };
     let lock = if options.background {
         Lock::wait(&path, START).await.ok()
     } else {
-        Lock::take(&path).map_err(folder)?
+        // Somebody who looks whether a server runs holds it for a moment.
+        Lock::wait(&path, LOOK).await.ok()
     };
     let Some(mut lock) = lock else {
-        let pid = super::holder(config).unwrap_or(0);
+        let pid = super::holder(config).map_or(0, |holder| holder.pid);
         return Err(ServeError::AlreadyRunning { home: config.home.clone(), pid });
     };
-    lock.sign(std::process::id()).map_err(folder)?;
+    lock.sign(std::process::id(), &socket_of(config, options)).map_err(folder)?;
     Ok(lock)
 }
 
