@@ -60,7 +60,9 @@ fn a_message_that_is_too_long() {
         .any_status()
         .run();
     assert_eq!(output.status, 2, "{} {}", output.status, output.stderr);
-    assert_eq!(test.send("@last", "hello"), "you said: hello\n");
+    let id = test.create("echo");
+    test.args(["sessions", "resume", &id]).stdin(format!("{long}\n")).any_stderr().status(2).run();
+    assert_eq!(test.send(&id, "hello"), "you said: hello\n");
 }
 
 #[test]

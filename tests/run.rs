@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::command::without_times;
 use crate::skipped::has;
-use crate::test::{Test, agents};
+use crate::test::{NO_SESSIONS, Test, agents};
 
 const COMPLETED: &str = "\nCompleted in TIME\n";
 
@@ -280,4 +280,26 @@ fn the_times_that_are_printed_have_a_form() {
         .run();
     assert_eq!(output.stdout, "\nCompleted in N\n");
     assert_eq!(without_times("Completed in 2m 5s"), "Completed in TIME");
+}
+
+#[test]
+fn a_message_that_can_not_be_sent_leaves_no_session_behind() {
+    let test = Test::new();
+    test.deploy("echo");
+    for message in ["", "  "] {
+        test.args(["run", "echo", message])
+            .stderr("✗ the message is empty\n  Say what the agent should do.\n")
+            .status(2)
+            .run();
+    }
+    let long = format!("{}\n", "x".repeat((1 << 20) + 1));
+    test.args(["run", "echo"])
+        .stdin(long)
+        .stderr(
+            "✗ the message is larger than 1 MiB\n  Put the long part into a file that the agent can read.\n",
+        )
+        .status(2)
+        .run();
+    test.args(["run", "echo"]).stdin("").run();
+    test.args(["sessions", "list"]).stderr(NO_SESSIONS).run();
 }

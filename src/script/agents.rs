@@ -7,6 +7,7 @@ use rhai::plugin::*;
 use rhai::{Map, NativeCallContext};
 use serde_json::Value;
 
+use super::converse::{self, Dialogue, With};
 use super::failure::{At, Failure, Fallible};
 use super::output;
 use super::runtime::{Change, Runtime};
@@ -336,6 +337,19 @@ pub mod agent_methods {
     #[rhai_fn(get = "deployed", pure)]
     pub fn deployed(agent: &mut Agent) -> bool {
         agent.deployed
+    }
+
+    /// The dialogue of `superserve run` in a new session, until the user leaves it. The session is made with the first
+    /// message; the options are those of a session's `converse`. Errors: those of a session's `converse`.
+    ///
+    /// ```rhai
+    /// agents::get("notes").converse(#{ prompt: "remember to buy milk", single: true });
+    /// ```
+    #[rhai_fn(name = "converse", pure, volatile, return_raw)]
+    pub fn converse_with(ctx: NativeCallContext, agent: &mut Agent, options: Map) -> Fallible<()> {
+        let runtime = Runtime::of(&ctx)?;
+        let dialogue = Dialogue::read(options, &runtime).at(&ctx)?;
+        converse::converse(&runtime, With::New(agent), dialogue).at(&ctx)
     }
 
     /// Deletes it and ends its sessions. Error: `not_found`.

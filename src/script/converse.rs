@@ -1,15 +1,20 @@
 //! Messages to an agent and its replies: quietly, and as the dialogue of `run` and `resume`.
 
+use rhai::Map;
+use serde_json::Value;
+
 use super::Line;
+use super::agents::Agent;
 use super::duration::Span;
 use super::failure::Failure;
 use super::message::Reply;
 use super::runtime::{Change, Runtime};
-use super::session::Session;
+use super::session::{OptionMap, Session};
+use super::sessions::{Whose, create_session};
+use crate::client;
 use crate::render::{self, Cleaner, clean_line};
 use crate::wire::event::RunError;
 use crate::wire::{RunEvent, SessionId};
-use serde_json::Value;
 
 /// How a dialogue goes.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +27,19 @@ pub struct Dialogue {
     pub json: bool,
     /// Say first which session this is.
     pub resumed: bool,
+}
+
+impl Dialogue {
+    /// Reads the options of `converse`.
+    pub fn read(options: Map, runtime: &Runtime) -> Result<Self, Failure> {
+        let mut map = OptionMap::new(options, "converse", &["prompt", "single", "json", "resumed"])?;
+        Ok(Self {
+            prompt: map.text("prompt")?,
+            single: map.flag("single")?,
+            json: map.flag("json")? || runtime.options().json,
+            resumed: map.flag("resumed")?,
+        })
+    }
 }
 
 /// Sends one message and collects the reply.
@@ -45,16 +63,39 @@ pub fn send(runtime: &Runtime, session: &Session, text: &str) -> Result<Reply, F
     }
 }
 
+/// Whom a dialogue is with.
+pub enum With<'a> {
+    Session(&'a Session),
+    /// A session of this agent, which is made when there is a first message: leaving before leaves nothing behind.
+    New(&'a Agent),
+}
+
+impl With<'_> {
+    fn session(&self, runtime: &Runtime) -> Result<Session, Failure> {
+        match self {
+            Self::Session(session) => Ok((*session).clone()),
+            Self::New(agent) => create_session(runtime, Whose::Agent((*agent).clone()), None),
+        }
+    }
+}
+
 /// Talks until the user leaves.
-pub fn converse(runtime: &Runtime, session: &Session, dialogue: Dialogue) -> Result<(), Failure> {
+pub fn converse(runtime: &Runtime, with: With<'_>, dialogue: Dialogue) -> Result<(), Failure> {
+    if let Some(prompt) = &dialogue.prompt {
+        check(prompt)?;
+    }
     if runtime.options().dry_run {
+        let session = with.session(runtime)?;
         return match &dialogue.prompt {
-            Some(prompt) => would_send(runtime, session, prompt),
-            None => runtime.would(&format!("talk with {}", named(session))),
+            Some(prompt) => would_send(runtime, &session, prompt),
+            None => runtime.would(&format!("talk with {}", named(&session))),
         };
     }
     let terminal = runtime.host().terminal.clone();
-    if dialogue.resumed && !dialogue.json {
+    if let With::Session(session) = &with
+        && dialogue.resumed
+        && !dialogue.json
+    {
         let title = match clean_line(session.title()) {
             title if title.is_empty() => "Untitled".to_owned(),
             title => format!("\"{title}\""),
@@ -65,6 +106,7 @@ pub fn converse(runtime: &Runtime, session: &Session, dialogue: Dialogue) -> Res
     let goes_on = !dialogue.single && (asks || dialogue.prompt.is_none());
     let mut prompt = dialogue.prompt;
     let mut first = true;
+    let mut session = None;
     loop {
         let message = match prompt.take() {
             Some(prompt) => prompt,
@@ -74,13 +116,18 @@ pub fn converse(runtime: &Runtime, session: &Session, dialogue: Dialogue) -> Res
             },
         };
         first = false;
+        check(&message)?;
+        let session: &mut Session = match &mut session {
+            Some(session) => session,
+            None => session.insert(with.session(runtime)?),
+        };
         let mut screen = Screen::new(runtime, dialogue.json);
         let ended = turn(runtime, &session.0.id, &message, &mut |event| screen.show(event));
         let ended = match ended {
             Ok(ended) => ended,
             Err(error) => {
                 screen.break_line()?;
-                return Err(error);
+                return Err(lost(error, session));
             }
         };
         screen.finish(&ended)?;
@@ -97,6 +144,33 @@ pub fn converse(runtime: &Runtime, session: &Session, dialogue: Dialogue) -> Res
         if !goes_on {
             return Ok(());
         }
+    }
+}
+
+/// The longest message that the server takes, in bytes.
+const MAX_MESSAGE: usize = 1 << 20;
+
+/// Refuses what the server would refuse, before a session is made for it.
+fn check(message: &str) -> Result<(), Failure> {
+    let refused = |message: String, hint: &str| Err(Failure::Usage { message, hint: Some(hint.into()) });
+    if message.trim().is_empty() {
+        return refused("the message is empty".into(), "Say what the agent should do.");
+    }
+    if message.len() > MAX_MESSAGE {
+        let limit = format!("the message is larger than {} MiB", MAX_MESSAGE >> 20);
+        return refused(limit, "Put the long part into a file that the agent can read.");
+    }
+    Ok(())
+}
+
+/// A server that has gone takes nothing of the session along: what to do then is to go on with it.
+fn lost(error: Failure, session: &Session) -> Failure {
+    match error {
+        Failure::Api(client::Error::Unreachable { message, .. }) => {
+            let hint = format!("The session stays: superserve sessions resume {}", session.0.id.short());
+            Failure::Api(client::Error::Unreachable { message, hint: Some(hint) })
+        }
+        error => error,
     }
 }
 
@@ -217,10 +291,9 @@ fn turn(
                 event = stream.next() => event,
             };
             let Some(event) = event else {
-                return Err(crate::client::Error::Protocol(
-                    "the run's stream ended before the run did".into(),
-                )
-                .into());
+                return Err(
+                    client::Error::Protocol("the run's stream ended before the run did".into()).into()
+                );
             };
             let event = event?.event;
             show(&event)?;

@@ -58,7 +58,15 @@ impl Listing {
     fn read_map(ctx: &NativeCallContext, options: Map) -> Result<Self, Failure> {
         let mut map =
             OptionMap::new(options, "list", &["agent", "status", "idle_over", "title", "limit", "where"])?;
-        let mut listing = Self { title: map.text("title")?, ..Self::default() };
+        let title = map.text("title")?;
+        // As with an empty agent: a variable that is not set must not mean all.
+        if title.as_deref() == Some("") {
+            return Err(Failure::Usage {
+                message: "the title is empty".into(),
+                hint: Some("Give a part of a title, or leave the option out.".into()),
+            });
+        }
+        let mut listing = Self { title, ..Self::default() };
         let mut values = |key| {
             let values = map.take(key).map(several);
             listing.none |= values.as_ref().is_some_and(Vec::is_empty);

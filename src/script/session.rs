@@ -6,7 +6,7 @@ use rhai::plugin::*;
 use rhai::{Array, Map, NativeCallContext};
 use serde_json::Value;
 
-use super::converse::{self, Dialogue};
+use super::converse::{self, Dialogue, With};
 use super::duration::Span;
 use super::failure::{At, Failure, Fallible};
 use super::message::{Message, Reply};
@@ -456,17 +456,8 @@ pub mod session_methods {
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn converse(ctx: NativeCallContext, session: &mut Session, options: Map) -> Fallible<()> {
         let runtime = Runtime::of(&ctx)?;
-        let read = || {
-            let mut map = OptionMap::new(options, "converse", &["prompt", "single", "json", "resumed"])?;
-            Ok(Dialogue {
-                prompt: map.text("prompt")?,
-                single: map.flag("single")?,
-                json: map.flag("json")? || runtime.options().json,
-                resumed: map.flag("resumed")?,
-            })
-        };
-        let dialogue = read().map_err(|error: Failure| error.at(&ctx))?;
-        converse::converse(&runtime, session, dialogue).at(&ctx)
+        let dialogue = Dialogue::read(options, &runtime).at(&ctx)?;
+        converse::converse(&runtime, With::Session(session), dialogue).at(&ctx)
     }
 
     /// The dialogue, from the user's first line on.

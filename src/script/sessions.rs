@@ -53,13 +53,13 @@ fn last_session(runtime: &Runtime, agent: Option<String>) -> Result<Dynamic, Fai
 }
 
 /// Whose session is made.
-enum Whose {
+pub enum Whose {
     Agent(Agent),
     /// A name or an ID.
     Text(String),
 }
 
-fn create_session(runtime: &Runtime, whose: Whose, title: Option<String>) -> Result<Session, Failure> {
+pub fn create_session(runtime: &Runtime, whose: Whose, title: Option<String>) -> Result<Session, Failure> {
     if runtime.options().dry_run {
         let agent = match whose {
             // It may be one that was not deployed either.
