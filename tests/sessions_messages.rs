@@ -13,8 +13,10 @@ fn shows_who_said_what_and_when() {
     test.send(&id, "and again");
     test.args(["sessions", "messages", &id])
         .stdout(
-            "You, 2026-03-09 10:15:00 UTC\nhello\nAgent, 2026-03-09 10:15:00 UTC\nyou said: hello\n\
-             You, 2026-03-09 10:16:30 UTC\nand again\nAgent, 2026-03-09 10:16:30 UTC\nyou said: and again\n",
+            "You, 2026-03-09 10:15:00 UTC\nhello\n\n\
+             Agent, 2026-03-09 10:15:00 UTC\nyou said: hello\n\n\
+             You, 2026-03-09 10:16:30 UTC\nand again\n\n\
+             Agent, 2026-03-09 10:16:30 UTC\nyou said: and again\n",
         )
         .run();
 }

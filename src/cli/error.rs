@@ -176,8 +176,8 @@ impl Report {
                 let _ = writeln!(text, "  {dim}|{dim:#} {line}");
             }
         }
-        if let Some(hint) = &self.hint {
-            let _ = writeln!(text, "  {}", render::clean(hint));
+        for line in self.hint.iter().flat_map(|hint| hint.lines()) {
+            let _ = writeln!(text, "  {}", render::clean(line));
         }
         text
     }

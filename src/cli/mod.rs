@@ -127,7 +127,7 @@ fn told(error: &clap::Error, json: bool) -> i32 {
     let text = text.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let (message, rest) = text.split_once("\n\n").unwrap_or((text.trim_end(), ""));
-    let hint = rest.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n  ");
+    let hint = rest.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
     Report::usage(message, hint).tell(&ui, json)
 }
 

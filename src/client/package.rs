@@ -42,9 +42,7 @@ impl Package {
         let missing = || Error::Missing {
             what: "Agent's folder or script",
             path: path.to_owned(),
-            hint: Some(
-                "Give the name of a deployed agent (superserve agents list) or a path that exists.".into(),
-            ),
+            hint: Some("Check the path; superserve agents list shows what is deployed.".into()),
         };
         let whole = path.canonicalize().map_err(|_| missing())?;
         let folder = if whole.is_dir() { whole.clone() } else { whole.parent().unwrap_or(&whole).to_owned() };
