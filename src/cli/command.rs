@@ -69,17 +69,13 @@ pub fn tree(catalog: &Catalog) -> Command {
         .disable_help_subcommand(true)
         .args(globals());
     let mut groups: BTreeMap<&str, Vec<&scripts::Command>> = BTreeMap::new();
-    let fixed = fixed();
     for command in catalog.commands() {
-        // What can't be a script can't be replaced by one.
-        if !fixed.iter().any(|ours| ours.get_name() == command.words[0]) {
-            groups.entry(&command.words[0]).or_default().push(command);
-        }
+        groups.entry(&command.words[0]).or_default().push(command);
     }
     for (name, commands) in groups {
         root = root.subcommand(group(name, &commands, 0));
     }
-    root.subcommands(fixed)
+    root.subcommands(fixed())
 }
 
 /// The command `name`, or the group of that name; the commands' words up to `depth` are those above it.
@@ -362,6 +358,11 @@ mod tests {
         let catalog = Catalog::load(std::path::Path::new("/nonexistent"));
         let words = line.split_whitespace().map(OsString::from);
         parse(&catalog, std::iter::once("superserve".into()).chain(words).collect())
+    }
+
+    #[test]
+    fn what_can_not_be_a_script_is_known_by_name() {
+        assert_eq!(fixed().map(|command| command.get_name().to_owned()), scripts::NOT_SCRIPTS);
     }
 
     #[test]

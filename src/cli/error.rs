@@ -145,6 +145,10 @@ impl Report {
     /// Tells it on stderr; the exit code.
     pub fn tell(&self, terminal: &dyn Terminal, json: bool) -> i32 {
         if !self.silent {
+            // The terminal itself has just shown `^C`, in the middle of a line.
+            if self.exit == INTERRUPTED && terminal.in_is_terminal() && terminal.err_is_terminal() {
+                terminal.err("\n");
+            }
             let text = if json { self.to_json() } else { self.to_text(terminal.err_colour()) };
             terminal.err(&text);
         }

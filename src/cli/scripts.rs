@@ -33,6 +33,9 @@ const BUNDLED: &[(&str, &str)] = bundled![
     "sessions/send",
 ];
 
+/// The commands that can't be scripts, and so can't be replaced by one.
+pub const NOT_SCRIPTS: [&str; 7] = ["completions", "eval", "repl", "script", "scripts", "serve", "server"];
+
 /// How deep folders of commands may be nested.
 const DEPTH: usize = 4;
 
@@ -83,6 +86,7 @@ impl Catalog {
     pub fn load(folder: &Path) -> Self {
         let mut commands = Vec::new();
         collect(folder, "", DEPTH, &mut commands);
+        commands.retain(|command| !NOT_SCRIPTS.contains(&command.words[0].as_str()));
         for (path, text) in BUNDLED {
             let command = Command::new(path, None, Cow::Borrowed(text));
             if !commands.iter().any(|other: &Command| other.words == command.words) {
@@ -161,7 +165,9 @@ mod tests {
         std::fs::create_dir(folder.path().join("sessions")).expect("a folder");
         std::fs::write(folder.path().join("sessions/list.rhai"), "//! Mine.\n").expect("a file");
         std::fs::write(folder.path().join("sessions/.hidden.rhai"), "").expect("a file");
+        std::fs::write(folder.path().join("serve.rhai"), "//! Never run.\n").expect("a file");
         let catalog = Catalog::load(folder.path());
+        assert!(catalog.find("serve").is_none());
         let command = catalog.find("sessions/list").expect("the command");
         assert_eq!((command.summary().as_str(), command.is_bundled), ("Mine.", false));
         assert_eq!(catalog.commands().len(), BUNDLED.len());
