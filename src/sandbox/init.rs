@@ -119,8 +119,8 @@ fn prepare(inherited: &mut Inherited) -> Result<bool, Report> {
         set_parent_process_death_signal(Some(Signal::KILL)).broken("death signal")?;
     }
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
-    rustix::system::sethostname(host_name(&order.name)).step("host name")?;
-    if order.network == Network::None {
+    rustix::system::sethostname(host_name(&order.spec.name)).step("host name")?;
+    if order.spec.network == Network::None {
         loopback_up().step("loopback")?;
     }
     enter(order, sources.take())?;
@@ -143,7 +143,7 @@ fn prepare_bare(inherited: &Inherited) -> Result<bool, Report> {
     }
     rustix::process::setsid().broken("start a process session")?;
     limit()?;
-    let workspace = &inherited.order.workspace;
+    let workspace = &inherited.order.spec.workspace;
     rustix::process::chdir(workspace).broken(format!("enter {}", workspace.display()))?;
     Ok(true)
 }
@@ -256,10 +256,10 @@ fn exec(inherited: &Inherited) -> i32 {
     if let Err(error) = ready() {
         return error.raw_os_error();
     }
-    let Some((program, arguments)) = order.argv.split_first() else { return libc::EINVAL };
+    let Some((program, arguments)) = order.spec.argv.split_first() else { return libc::EINVAL };
     let mut command = std::process::Command::new(program);
     command.args(arguments).env_clear().env("PATH", PATH);
-    for (key, value) in &order.env {
+    for (key, value) in &order.spec.env {
         command.env(key, value);
     }
     launch::unblock_signals();

@@ -69,7 +69,7 @@ pub struct Inside {
 }
 
 /// What to start, over which folders.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Spec {
     /// Names the sandbox: its host name.
     pub name: String,

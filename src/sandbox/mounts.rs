@@ -76,10 +76,11 @@ pub(super) struct Sources {
 impl Sources {
     pub(super) fn open(order: &Order) -> Result<Self, Failure> {
         Ok(Self {
-            workspace: detach(&order.workspace, NO_SUID | NO_DEVICES)?,
-            home: detach(&order.home, NO_SUID | NO_DEVICES)?,
-            runtime: detach(&order.runtime, READ_ONLY | NO_SUID | NO_DEVICES)?,
+            workspace: detach(&order.spec.workspace, NO_SUID | NO_DEVICES)?,
+            home: detach(&order.spec.home, NO_SUID | NO_DEVICES)?,
+            runtime: detach(&order.spec.runtime, READ_ONLY | NO_SUID | NO_DEVICES)?,
             read_only: order
+                .spec
                 .read_only
                 .iter()
                 .filter(|path| !path.starts_with("/usr"))
@@ -111,7 +112,7 @@ pub(super) fn enter(order: &Order, sources: Option<Sources>) -> Result<(), Failu
         None => Sources::open(order)?,
     };
     // Opened by path now, since the new root hides the host's /tmp from here on.
-    let resolver = match order.network {
+    let resolver = match order.spec.network {
         Network::Host => ["resolv.conf", "hosts"].map(|name| detach_if_there(&Path::new("/etc").join(name))),
         Network::None => [Ok(None), Ok(None)],
     };
@@ -203,13 +204,13 @@ fn etc(order: &Order, resolver: [Result<Option<OwnedFd>, Failure>; 2]) -> Result
     }
     write("etc/passwd", PASSWD)?;
     write("etc/group", GROUP)?;
-    write("etc/hostname", &format!("{}\n", order.name))?;
+    write("etc/hostname", &format!("{}\n", order.spec.name))?;
     let [resolv, hosts] = resolver;
     write("etc/resolv.conf", "")?;
     if let Some(tree) = resolv? {
         attach(&tree, "etc/resolv.conf")?;
     }
-    write("etc/hosts", &format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost\n", order.name))?;
+    write("etc/hosts", &format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost\n", order.spec.name))?;
     if let Some(tree) = hosts? {
         attach(&tree, "etc/hosts")?;
     }

@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 use rustix::fs::MemfdFlags;
 use rustix::net::{
@@ -18,7 +17,6 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use super::{Exit, Spec};
-use crate::wire::Network;
 
 /// As many file descriptors as one message may carry.
 const MOST_FDS: usize = 8;
@@ -30,33 +28,10 @@ const MOST_BYTES: usize = 4096;
 pub(super) struct Order {
     /// Whether it gets namespaces of its own.
     pub isolated: bool,
-    pub name: String,
-    pub argv: Vec<String>,
-    pub env: Vec<(String, String)>,
-    pub workspace: PathBuf,
-    pub home: PathBuf,
-    pub runtime: PathBuf,
-    pub read_only: Vec<PathBuf>,
-    pub network: Network,
-    pub uid: u32,
+    pub spec: Spec,
 }
 
 impl Order {
-    pub(super) fn new(spec: &Spec, isolated: bool) -> Self {
-        Self {
-            isolated,
-            name: spec.name.clone(),
-            argv: spec.argv.clone(),
-            env: spec.env.clone(),
-            workspace: spec.workspace.clone(),
-            home: spec.home.clone(),
-            runtime: spec.runtime.clone(),
-            read_only: spec.read_only.clone(),
-            network: spec.network,
-            uid: spec.uid,
-        }
-    }
-
     /// The order in a file of its own in memory.
     pub(super) fn to_memory(&self) -> io::Result<OwnedFd> {
         let mut file = File::from(rustix::fs::memfd_create("order", MemfdFlags::CLOEXEC)?);
@@ -196,15 +171,17 @@ mod tests {
     fn an_order_survives_its_memory() {
         let order = Order {
             isolated: true,
-            name: "s".into(),
-            argv: vec!["cat".into()],
-            env: vec![("LARGE".into(), "x".repeat(1 << 20))],
-            workspace: "/w".into(),
-            home: "/h".into(),
-            runtime: "/r".into(),
-            read_only: vec!["/opt/a b".into()],
-            network: Network::Host,
-            uid: 5,
+            spec: Spec {
+                name: "s".into(),
+                argv: vec!["cat".into()],
+                env: vec![("LARGE".into(), "x".repeat(1 << 20))],
+                workspace: "/w".into(),
+                home: "/h".into(),
+                runtime: "/r".into(),
+                read_only: vec!["/opt/a b".into()],
+                network: crate::wire::Network::Host,
+                uid: 5,
+            },
         };
         let read = Order::from_memory(order.to_memory().unwrap()).unwrap();
         assert_eq!(format!("{read:?}"), format!("{order:?}"));

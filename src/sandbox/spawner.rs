@@ -185,10 +185,10 @@ impl Trees {
         let privileged = self.privileged && order.isolated;
         let uids = match (order.isolated, privileged) {
             (false, _) => None,
-            (true, true) => Some((order.uid, order.uid)),
+            (true, true) => Some((order.spec.uid, order.spec.uid)),
             (true, false) => Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())),
         };
-        if privileged && order.uid == 0 {
+        if privileged && order.spec.uid == 0 {
             // An agent that is root inside would be root on the host's files.
             return Err(Errno::INVAL).broken("map uid 0");
         }
@@ -200,7 +200,7 @@ impl Trees {
             true => Some(Sources::open(&order)?),
             false => None,
         };
-        let flags = match (order.isolated, order.network) {
+        let flags = match (order.isolated, order.spec.network) {
             (false, _) => 0,
             (true, Network::Host) => launch::NAMESPACES,
             (true, Network::None) => launch::NAMESPACES | launch::NETWORK_NAMESPACE,

@@ -40,7 +40,7 @@ pub(super) async fn start(spawner: &Spawner, spec: &Spec, isolated: bool) -> Res
 }
 
 async fn attempt(spawner: &Spawner, spec: &Spec, isolated: bool) -> Result<Process, StartError> {
-    let order = Order::new(spec, isolated);
+    let order = Order { isolated, spec: spec.clone() };
     let mut again = true;
     loop {
         let (agent_stdin, stdin) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
