@@ -351,9 +351,7 @@ fn pairs(query: &SessionQuery) -> Vec<(&'static str, String)> {
 /// The digits of an ID as a user gives it: `ses_`, dashes and blanks around it don't count. An error if nothing is left,
 /// which needs no server to be told.
 pub fn digits(text: &str) -> Result<String> {
-    let text = text.trim();
-    let digits: String =
-        text.strip_prefix(SessionId::PREFIX).unwrap_or(text).chars().filter(|c| *c != '-').collect();
+    let digits = SessionId::written_digits(text.trim());
     if digits.is_empty() {
         return Err(Error::api(
             ErrorCode::Invalid,

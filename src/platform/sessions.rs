@@ -90,8 +90,7 @@ impl Platform {
 
     /// The sessions whose digits begin with `prefix`, at most 1000. Errors: the prefix is empty.
     pub async fn resolve(&self, prefix: &str) -> Result<Vec<SessionId>> {
-        let digits: String =
-            prefix.strip_prefix(SessionId::PREFIX).unwrap_or(prefix).chars().filter(|c| *c != '-').collect();
+        let digits = SessionId::written_digits(prefix);
         if digits.is_empty() {
             return Err(Error::Invalid {
                 message: "The ID is empty: give at least its first digit".into(),
@@ -125,9 +124,7 @@ impl Platform {
     }
 
     async fn end_row(&self, id: String) -> EndRow {
-        let digits = id.strip_prefix(SessionId::PREFIX).unwrap_or(&id).replace('-', "");
-        let whole = format!("{}{digits}", SessionId::PREFIX);
-        let ended = match whole.parse() {
+        let ended = match SessionId::from_written(&id) {
             Ok(session) => self.end_session(&session).await,
             Err(_) => Err(Error::SessionNotFound(id.clone())),
         };

@@ -15,10 +15,9 @@ use super::{Error, Inner, Result};
 use crate::harness::{Output, TurnEnd};
 use crate::sandbox::Exit;
 use crate::store::{HistoryLine, NewRun, Revision, RunEnd, Store, StoredSession};
+use crate::wire::session::MAX_PROMPT;
 use crate::wire::{EndReason, NumberedEvent, Role, RunEvent, RunId, Session, SessionId, Status, Timestamp};
 
-/// The largest message, in bytes.
-const MAX_PROMPT: usize = 1 << 20;
 /// So much of the first message becomes the title, in characters.
 const TITLE: usize = 200;
 /// The most that an agent may say in one turn, in bytes.

@@ -8,12 +8,14 @@ use super::agents::Agent;
 use super::duration::Span;
 use super::failure::Failure;
 use super::message::Reply;
+use super::output;
 use super::runtime::{Change, Runtime};
 use super::session::{OptionMap, Session};
 use super::sessions::{Whose, create_session};
 use crate::client;
 use crate::render::{self, Cleaner, clean_line};
 use crate::wire::event::RunError;
+use crate::wire::session::MAX_PROMPT;
 use crate::wire::{RunEvent, SessionId};
 
 /// How a dialogue goes.
@@ -147,17 +149,14 @@ pub fn converse(runtime: &Runtime, with: With<'_>, dialogue: Dialogue) -> Result
     }
 }
 
-/// The longest message that the server takes, in bytes.
-const MAX_MESSAGE: usize = 1 << 20;
-
 /// Refuses what the server would refuse, before a session is made for it.
 fn check(message: &str) -> Result<(), Failure> {
     let refused = |message: String, hint: &str| Err(Failure::Usage { message, hint: Some(hint.into()) });
     if message.trim().is_empty() {
         return refused("the message is empty".into(), "Say what the agent should do.");
     }
-    if message.len() > MAX_MESSAGE {
-        let limit = format!("the message is larger than {} MiB", MAX_MESSAGE >> 20);
+    if message.len() > MAX_PROMPT {
+        let limit = format!("the message is larger than {} MiB", MAX_PROMPT >> 20);
         return refused(limit, "Put the long part into a file that the agent can read.");
     }
     Ok(())
@@ -232,7 +231,7 @@ fn failed(error: RunError) -> Failure {
 /// A failed run, where the dialogue goes on after it.
 fn tell(runtime: &Runtime, error: &RunError) {
     let terminal = &runtime.host().terminal;
-    let mark = if terminal.err_colour() { "\u{1b}[31m✗\u{1b}[0m" } else { "✗" };
+    let mark = output::mark(terminal.as_ref(), false);
     terminal.err(&format!("{mark} {}\n", clean_line(&error.message)));
     for line in error.stderr.iter().flat_map(|text| text.lines()) {
         terminal.err(&format!("  {}\n", clean_line(line)));

@@ -13,10 +13,21 @@ use super::session::Session;
 use super::sessions::Sessions;
 use super::value;
 use crate::render;
+use crate::script::Terminal;
 
 /// JSON with two spaces.
 pub fn pretty(value: &Value) -> String {
     render::pretty(value).trim_end().to_owned()
+}
+
+/// What a line on stderr begins with that tells of something done, or failed.
+pub fn mark(terminal: &dyn Terminal, done: bool) -> &'static str {
+    match (done, terminal.err_colour()) {
+        (true, true) => "\u{1b}[32m✓\u{1b}[0m",
+        (true, false) => "✓",
+        (false, true) => "\u{1b}[31m✗\u{1b}[0m",
+        (false, false) => "✗",
+    }
 }
 
 /// Prints a value as JSON.
@@ -254,7 +265,7 @@ pub mod output_functions {
     pub fn success(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
         let text = render::clean_line(&text_of(&ctx, &value));
         let terminal = &Runtime::of(&ctx)?.host().terminal.clone();
-        let mark = if terminal.err_colour() { "\u{1b}[32m✓\u{1b}[0m" } else { "✓" };
+        let mark = mark(terminal.as_ref(), true);
         terminal.err(&format!("{mark} {text}\n"));
         Ok(())
     }
@@ -274,7 +285,7 @@ pub mod output_functions {
             terminal.err(&format!("{}\n", serde_json::json!({ "error": error.to_json() })));
             return Ok(());
         }
-        let mark = if terminal.err_colour() { "\u{1b}[31m✗\u{1b}[0m" } else { "✗" };
+        let mark = mark(terminal.as_ref(), false);
         terminal.err(&format!("{mark} {}\n", render::clean_line(&text_of(&ctx, &value))));
         if let Some(hint) = error.as_ref().and_then(Failure::hint_text) {
             terminal.err(&format!("  {}\n", render::clean_line(hint)));

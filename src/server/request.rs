@@ -6,6 +6,7 @@ use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
 use super::error::{Failure, Result};
+use crate::platform;
 use crate::wire::{ErrorCode, Order, SessionId, SessionQuery};
 
 /// The largest JSON body, in bytes.
@@ -77,15 +78,7 @@ async fn read(request: Request) -> Result<Vec<u8>> {
 
 /// A session's ID out of a path: with or without `ses_`, dashes ignored.
 pub fn session_id(text: &str) -> Result<SessionId> {
-    let digits: String =
-        text.strip_prefix(SessionId::PREFIX).unwrap_or(text).chars().filter(|c| *c != '-').collect();
-    format!("{}{digits}", SessionId::PREFIX).parse().map_err(|_| {
-        Failure::new(
-            ErrorCode::NotFound,
-            format!("Session not found: no session matches '{text}'"),
-            "Run superserve sessions list to see your sessions.".to_owned(),
-        )
-    })
+    SessionId::from_written(text).map_err(|_| platform::Error::SessionNotFound(text.to_owned()).into())
 }
 
 /// The value of `key`, unless it is missing or empty.

@@ -96,6 +96,17 @@ impl SessionId {
     /// How many digits a list shows.
     pub const SHORT: usize = 12;
 
+    /// The digits of an ID, or of its beginning, as people and the original clients write it: `ses_` before them and
+    /// dashes among them don't count.
+    pub fn written_digits(text: &str) -> String {
+        text.strip_prefix(Self::PREFIX).unwrap_or(text).chars().filter(|c| *c != '-').collect()
+    }
+
+    /// A whole ID as people and the original clients write it.
+    pub fn from_written(text: &str) -> Result<Self, ParseIdError> {
+        format!("{}{}", Self::PREFIX, Self::written_digits(text)).parse()
+    }
+
     /// The first 12 digits, as lists show them.
     pub fn short(&self) -> &str {
         &self.digits()[..Self::SHORT]
@@ -115,6 +126,11 @@ mod tests {
         {
             assert!(wrong.parse::<SessionId>().is_err(), "{wrong}");
         }
+        let written = "5a3f7b9c-2e1d-4f6a-8b0c-9d1e2f3a4b5c";
+        assert_eq!(SessionId::from_written(written), Ok(id.clone()));
+        assert_eq!(SessionId::from_written(&format!("ses_{written}")), Ok(id));
+        assert_eq!(SessionId::written_digits("ses_5a-3F"), "5a3F");
+        assert!(SessionId::from_written("5a3f").is_err());
         assert_eq!(AgentId::from_random(0xabc).as_str(), "agt_000000000000");
     }
 }

@@ -137,6 +137,9 @@ pub struct CreateSession {
     pub idle_timeout_seconds: Option<u64>,
 }
 
+/// The longest message, in bytes.
+pub const MAX_PROMPT: usize = 1 << 20;
+
 /// `POST /sessions/{id}/messages`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendMessage {
