@@ -1,10 +1,16 @@
 //! What goes over the wire, byte by byte, as the original clients send and read it.
 
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::process::wait_until;
 use crate::request::{Answer, events_after, keep_alive, read, request, send};
 use crate::test::Test;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn serving() -> (Test, String) {
     let test = Test::new();
@@ -147,6 +153,235 @@ fn empty_parameters_mean_not_given() {
         assert_eq!(answer.json()["sessions"][0]["id"], id.as_str(), "{query}: {answer:?}");
     }
     assert_eq!(request(&test, "GET", "/sessions?status=ended", None).json()["sessions"], json!([]));
+}
+
+/// Three sessions at three times: (oldest to newest) idle echo with two messages, ended echo, pending other.
+fn fleet() -> (Test, [String; 3]) {
+    let test = Test::new();
+    test.deploy("echo");
+    test.deploy(test.agent("other", "cat"));
+    let first = test.begin("echo", "Find the Demo");
+    test.send(&first, "again");
+    test.pass(HOUR);
+    let second = test.begin("echo", "hello");
+    test.args(["sessions", "end", &second, "--yes"]).any_stdout().any_stderr().run();
+    test.pass(HOUR);
+    let third = test.create("other");
+    (test, [first, second, third])
+}
+
+#[test]
+fn each_condition_holds_for_lists_and_counts() {
+    let (test, ids) = fleet();
+    test.pass(HOUR);
+    for (query, expected) in [
+        ("status=idle&status=ENDED", &[0, 1][..]),
+        ("status=error", &[]),
+        ("agent=echo", &[0, 1]),
+        ("agent=echo&agent=other", &[0, 1, 2]),
+        ("agent=echo&agent=echo&status=idle", &[0]),
+        ("agent_id=other", &[2]),
+        ("idle_longer_than=7199", &[0, 1]),
+        ("idle_longer_than=7200", &[0]),
+        ("created_before=2026-03-09T11:15:00Z", &[0]),
+        ("created_before=2026-03-09T11:15:00.001Z", &[0, 1]),
+        ("created_after=2026-03-09T11:15:00Z", &[2]),
+        ("created_after=2026-03-09T11:14:59.999Z", &[1, 2]),
+        ("active_before=2026-03-09T12:15:00Z", &[0, 1]),
+        ("active_before=2026-03-09T13:15:00%2B01:00", &[0, 1]),
+        ("active_after=2026-03-09T11:15:00Z", &[2]),
+        ("active_after=2026-03-09T10:15:00Z&active_before=2026-03-09T12:15:00Z", &[1]),
+        ("min_messages=1", &[0, 1]),
+        ("min_messages=2", &[0]),
+        ("max_messages=1", &[1, 2]),
+        ("min_messages=1&max_messages=1", &[1]),
+        ("title_contains=dEMO", &[0]),
+        ("", &[0, 1, 2]),
+    ] {
+        let list = request(&test, "GET", &format!("/sessions?order=created&{query}"), None).json();
+        let found: Vec<&str> =
+            list["sessions"].as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap()).collect();
+        let expected: Vec<&str> = expected.iter().map(|place| ids[*place].as_str()).collect();
+        assert_eq!(found, expected, "{query}");
+        let stats = request(&test, "GET", &format!("/sessions/stats?limit=1&{query}"), None).json();
+        assert_eq!(stats, json!({ "count": expected.len() }), "{query}");
+    }
+    for query in ["created_after=today", "active_before=5", "min_messages=-1", "max_messages=some"] {
+        refused(&request(&test, "GET", &format!("/sessions?{query}"), None), 422, "invalid");
+        refused(&request(&test, "GET", &format!("/sessions/stats?{query}"), None), 422, "invalid");
+    }
+    refused(&request(&test, "GET", "/sessions?agent=echo&agent=nobody", None), 404, "not_found");
+    refused(&request(&test, "GET", "/sessions/stats?agent=nobody", None), 404, "not_found");
+    let many = "agent=echo&".repeat(101);
+    refused(&request(&test, "GET", &format!("/sessions?{many}"), None), 422, "invalid");
+}
+
+#[test]
+fn only_the_fields_that_were_asked_for_are_answered() {
+    let (test, ids) = fleet();
+    let get = |query: &str| request(&test, "GET", &format!("/sessions?order=created&{query}"), None).json();
+    assert_eq!(
+        get("fields=title,status&limit=2")["sessions"],
+        json!([
+            { "id": ids[0], "status": "idle", "title": "Find the Demo" },
+            { "id": ids[1], "status": "ended", "title": "hello" },
+        ])
+    );
+    assert!(get("fields=id&limit=2")["next_cursor"].is_string());
+    assert_eq!(get("fields=id")["sessions"], json!([{ "id": ids[0] }, { "id": ids[1] }, { "id": ids[2] }]));
+    let all = "id,agent_id,agent_name,status,title,message_count,created_at,last_activity_at,\
+               idle_timeout_seconds,expires_at,ended_at,end_reason,error,isolation";
+    let (whole, selected) = (get(""), get(&format!("fields={all}")));
+    for (whole, selected) in
+        whole["sessions"].as_array().unwrap().iter().zip(selected["sessions"].as_array().unwrap())
+    {
+        let selected = selected.as_object().unwrap();
+        assert_eq!(selected.len(), 14);
+        for (name, value) in selected {
+            assert_eq!(whole.get(name).unwrap_or(&json!(null)), value, "{name}");
+        }
+    }
+    let answer = request(&test, "GET", "/sessions?fields=id,name", None);
+    refused(&answer, 422, "invalid");
+    for word in ["'name'", "agent_name", "message_count", "isolation"] {
+        assert!(answer.body.contains(word), "{word}: {}", answer.body);
+    }
+}
+
+#[test]
+fn sessions_are_counted_without_being_sent() {
+    let (test, ids) = fleet();
+    let get = |query: &str| request(&test, "GET", &format!("/sessions/stats?{query}"), None).json();
+    let agent = |place: usize| {
+        request(&test, "GET", &format!("/sessions/{}", ids[place]), None).json()["agent_id"].clone()
+    };
+    let by_id = json!({ agent(0).as_str().unwrap(): 2, agent(2).as_str().unwrap(): 1 });
+    let all =
+        "min=message_count,created_at&min=last_activity_at&max=message_count,created_at,last_activity_at";
+    assert_eq!(
+        get(&format!("sum=message_count&count_by=agent&count_by=agent_id,status&{all}")),
+        json!({
+            "count": 3,
+            "sum": { "message_count": 3 },
+            "min": {
+                "message_count": 0,
+                "created_at": "2026-03-09T10:15:00Z",
+                "last_activity_at": "2026-03-09T10:15:00Z",
+            },
+            "max": {
+                "message_count": 2,
+                "created_at": "2026-03-09T12:15:00Z",
+                "last_activity_at": "2026-03-09T11:15:00Z",
+            },
+            "counts": {
+                "agent": { "echo": 2, "other": 1 },
+                "agent_id": by_id,
+                "status": { "ended": 1, "idle": 1, "pending": 1 },
+            },
+        })
+    );
+    assert_eq!(
+        get("status=failed&sum=message_count&min=created_at&max=message_count&count_by=status"),
+        json!({
+            "count": 0,
+            "sum": { "message_count": 0 },
+            "min": { "created_at": null },
+            "max": { "message_count": null },
+            "counts": { "status": {} },
+        })
+    );
+    assert_eq!(
+        get("agent=other&min=last_activity_at"),
+        json!({ "count": 1, "min": { "last_activity_at": null } })
+    );
+    for (query, known) in [
+        ("sum=created_at", "message_count"),
+        ("min=title", "last_activity_at"),
+        ("max=title", "created_at"),
+        ("count_by=title", "agent, agent_id or status"),
+    ] {
+        let answer = request(&test, "GET", &format!("/sessions/stats?{query}"), None);
+        refused(&answer, 422, "invalid");
+        assert!(answer.body.contains(known), "{}", answer.body);
+    }
+}
+
+/// Reads changes until one satisfies `until`; what was read, as name and data.
+fn changes(stream: &mut UnixStream, until: impl Fn(&str, &Value) -> bool) -> Vec<(String, Value)> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
+        let events: Vec<(String, Value)> = whole
+            .lines()
+            .collect::<Vec<_>>()
+            .windows(2)
+            .filter_map(|two| {
+                let name = two[0].strip_prefix("event: ")?;
+                let data = two[1].strip_prefix("data: ")?;
+                Some((name.to_owned(), serde_json::from_str(data).unwrap()))
+            })
+            .collect();
+        if events.iter().any(|(name, data)| until(name, data)) {
+            return events;
+        }
+        match stream.read(&mut buffer).expect("a change in time") {
+            0 => panic!("the stream ended: {text}"),
+            count => bytes.extend_from_slice(&buffer[..count]),
+        }
+    }
+}
+
+#[test]
+fn changes_of_sessions_are_watched() {
+    let (test, [first, second, _]) = fleet();
+    let watch = |query: &str| send(&test, "GET", &format!("/sessions/watch?{query}"), None, "keep-alive");
+    let mut named = watch(&format!("id={first}&id={second}&id={first}"));
+    let states = changes(&mut named, |_, session| session["id"] == second.as_str());
+    assert_eq!(states.len(), 2, "one state each: {states:?}");
+    assert_eq!((states[0].0.as_str(), &states[0].1["id"]), ("session.updated", &json!(first)));
+    assert_eq!(states[0].1, request(&test, "GET", &format!("/sessions/{first}"), None).json());
+    assert_eq!(states[1].1["status"], "ended");
+    let mut any = watch("");
+    // The head says that it watches.
+    let mut buffer = [0; 4096];
+    assert!(any.read(&mut buffer).expect("a head") > 0);
+
+    test.send(&first, "more");
+    let seen = changes(&mut named, |_, session| session["status"] == "idle");
+    let words: Vec<_> = seen.iter().map(|(_, session)| session["status"].clone()).collect();
+    assert_eq!(words, ["active", "idle"]);
+    let other = test.create("other");
+    request(&test, "POST", &format!("/sessions/{first}/end"), None);
+    request(&test, "DELETE", &format!("/sessions/{first}"), None);
+    let seen = changes(&mut named, |name, _| name == "session.deleted");
+    assert_eq!(seen.len(), 2, "nothing of others: {seen:?}");
+    assert_eq!(seen[0].1["status"], "ended");
+    assert_eq!(seen[1], ("session.deleted".to_owned(), json!({ "id": first })));
+    let seen = changes(&mut any, |name, _| name == "session.deleted");
+    let words: Vec<_> =
+        seen.iter().map(|(_, session)| session.get("status").unwrap_or(&json!("deleted")).clone()).collect();
+    assert_eq!(words, ["active", "idle", "pending", "ended", "deleted"]);
+    assert_eq!(seen[2].1["id"], other.as_str());
+
+    refused(&request(&test, "GET", &format!("/sessions/watch?id={first}"), None), 404, "not_found");
+    refused(&request(&test, "GET", "/sessions/watch?id=nonsense", None), 404, "not_found");
+    test.stop_server();
+    let mut rest = Vec::new();
+    any.read_to_end(&mut rest).expect("the end of the stream");
+    assert!(String::from_utf8_lossy(&rest).contains(": the end, or"), "{rest:?}");
+}
+
+#[test]
+fn the_log_shows_what_was_asked() {
+    let (test, _) = serving();
+    request(&test, "GET", "/sessions?status=idle&title_contains=%1b%5b31m", None);
+    request(&test, "GET", &format!("/sessions?title_contains={}", "x".repeat(2000)), None);
+    let log = std::fs::read_to_string(test.home().join("server.log")).expect("a log");
+    assert!(log.contains("GET /v1/sessions?status=idle&title_contains=%1b%5b31m 200 "), "{log}");
+    let longest = log.lines().map(str::len).max().unwrap();
+    assert!(log.contains("xxx... 200 ") && longest < 700, "{longest}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod error;
 mod package;
 mod request;
+mod watch;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};

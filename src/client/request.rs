@@ -17,14 +17,14 @@ use crate::wire::session::{EndMany, ResolvedIds, Transcript};
 use crate::wire::sse::Decoder;
 use crate::wire::{
     Agent, CreateSession, EndRow, ErrorBody, ErrorCode, Message, NumberedEvent, Order, SendMessage,
-    ServerInfo, Session, SessionId, SessionPage, SessionQuery, Version,
+    ServerInfo, Session, SessionId, SessionPage, SessionQuery, SessionStats, StatsQuery, Version,
 };
 
 /// How often a dropped stream is asked for again before the error is told.
-const RECONNECTS: u32 = 5;
+pub(super) const RECONNECTS: u32 = 5;
 
 impl Client {
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
     }
 
@@ -89,9 +89,23 @@ impl Client {
         self.post("/sessions", session).await
     }
 
-    /// `GET /sessions`: one page.
+    /// `GET /sessions`: one page of whole sessions: the query's fields don't count.
     pub async fn sessions(&self, query: &SessionQuery) -> Result<SessionPage> {
-        self.call(self.request(Method::GET, "/sessions").query(&pairs(query))).await
+        let whole = SessionQuery { fields: Vec::new(), ..query.clone() };
+        self.call(self.request(Method::GET, "/sessions").query(&page_pairs(&whole))).await
+    }
+
+    /// `GET /sessions`: one page as it came, in JSON, with the query's fields alone.
+    pub async fn sessions_raw(&self, query: &SessionQuery) -> Result<Vec<u8>> {
+        let request = self.request(Method::GET, "/sessions").query(&page_pairs(query));
+        Ok(accepted(request.send().await?).await?.bytes().await?.into())
+    }
+
+    /// `GET /sessions/stats`: what is counted over the sessions for which the query's conditions hold; its page, its
+    /// order and its fields don't count.
+    pub async fn stats(&self, query: &SessionQuery, stats: &StatsQuery) -> Result<SessionStats> {
+        let request = self.request(Method::GET, "/sessions/stats");
+        self.call(request.query(&conditions(query)).query(&stats_pairs(stats))).await
     }
 
     /// `GET /sessions/{id}`.
@@ -134,6 +148,7 @@ impl Client {
         };
         let status =
             crate::wire::Status::ALL.into_iter().filter(|s| *s != crate::wire::Status::Ended).collect();
+        let agent = agent.into_iter().collect();
         let query = SessionQuery { status, agent, limit: Some(1), ..SessionQuery::default() };
         self.sessions(&query)
             .await?
@@ -309,7 +324,7 @@ impl Lines {
     }
 }
 
-async fn accepted(response: Response) -> Result<Response> {
+pub(super) async fn accepted(response: Response) -> Result<Response> {
     if response.status().is_success() {
         return Ok(response);
     }
@@ -321,20 +336,33 @@ async fn accepted(response: Response) -> Result<Response> {
     })
 }
 
-fn pairs(query: &SessionQuery) -> Vec<(&'static str, String)> {
-    let mut pairs: Vec<(&'static str, String)> =
-        query.status.iter().map(|status| ("status", status.to_string())).collect();
-    if let Some(agent) = &query.agent {
-        pairs.push(("agent", agent.clone()));
-    }
-    if let Some(seconds) = query.idle_longer_than {
-        pairs.push(("idle_longer_than", seconds.to_string()));
-    }
-    if let Some(at) = query.created_before {
-        pairs.push(("created_before", at.to_string()));
-    }
-    if let Some(text) = &query.title_contains {
-        pairs.push(("title_contains", text.clone()));
+type Pairs = Vec<(&'static str, String)>;
+
+/// The conditions of a query.
+fn conditions(query: &SessionQuery) -> Pairs {
+    let mut pairs: Pairs = query.status.iter().map(|status| ("status", status.to_string())).collect();
+    pairs.extend(query.agent.iter().map(|agent| ("agent", agent.clone())));
+    let numbers = [
+        ("idle_longer_than", query.idle_longer_than),
+        ("min_messages", query.min_messages),
+        ("max_messages", query.max_messages),
+    ];
+    let moments = [
+        ("created_before", query.created_before),
+        ("created_after", query.created_after),
+        ("active_before", query.active_before),
+        ("active_after", query.active_after),
+    ];
+    pairs.extend(numbers.into_iter().filter_map(|(key, number)| Some((key, number?.to_string()))));
+    pairs.extend(moments.into_iter().filter_map(|(key, at)| Some((key, at?.to_string()))));
+    pairs.extend(query.title_contains.iter().map(|text| ("title_contains", text.clone())));
+    pairs
+}
+
+fn page_pairs(query: &SessionQuery) -> Pairs {
+    let mut pairs = conditions(query);
+    if !query.fields.is_empty() {
+        pairs.push(("fields", joined(&query.fields)));
     }
     if let Some(limit) = query.limit {
         pairs.push(("limit", limit.to_string()));
@@ -346,6 +374,20 @@ fn pairs(query: &SessionQuery) -> Vec<(&'static str, String)> {
         pairs.push(("order", "created".to_owned()));
     }
     pairs
+}
+
+fn stats_pairs(stats: &StatsQuery) -> Pairs {
+    let pairs = [
+        ("sum", joined(&stats.sum)),
+        ("min", joined(&stats.min)),
+        ("max", joined(&stats.max)),
+        ("count_by", joined(&stats.count_by)),
+    ];
+    pairs.into_iter().filter(|(_, words)| !words.is_empty()).collect()
+}
+
+fn joined<T: ToString>(words: &[T]) -> String {
+    words.iter().map(T::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The digits of an ID as a user gives it: `ses_`, dashes and blanks around it don't count. An error if nothing is left,

@@ -12,6 +12,7 @@ mod sessions;
 mod start;
 mod stream;
 mod turn;
+mod watch;
 mod workspace;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ use workspace::Layout;
 
 pub use error::{Error, Result};
 pub use stream::RunStream;
+pub use watch::SessionStream;
 
 /// After so many idle seconds an agent's process is stopped, unless its session says otherwise.
 const IDLE_TIMEOUT_SECONDS: u64 = 1740;
@@ -118,6 +120,8 @@ struct Inner {
     /// When those that are going on must be over.
     deadline: OnceLock<Instant>,
     tasks: TaskTracker,
+    /// All is over: nothing will change any more.
+    closed: CancellationToken,
 }
 
 impl Platform {
@@ -143,6 +147,7 @@ impl Platform {
             stop: CancellationToken::new(),
             deadline: OnceLock::new(),
             tasks: TaskTracker::new(),
+            closed: CancellationToken::new(),
         }));
         platform.recover().await?;
         platform.expire_due().await;
@@ -174,6 +179,7 @@ impl Platform {
         }
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        self.0.closed.cancel();
     }
 
     /// Asks something of a session's task, which is started if there is none.

@@ -9,7 +9,8 @@ use super::{ENDS_AT_ONCE, Error, IDLE_TIMEOUT_SECONDS, Platform, Result, millis}
 use crate::store::{NewSession, StoreError};
 use crate::wire::session::EndError;
 use crate::wire::{
-    CreateSession, EndReason, EndRow, ErrorDetails, Message, Session, SessionId, SessionPage, SessionQuery,
+    AgentId, CreateSession, EndReason, EndRow, ErrorDetails, Message, Session, SessionId, SessionPage,
+    SessionQuery, SessionStats, StatsQuery,
 };
 
 /// The longest title that a caller may give, in characters.
@@ -60,17 +61,30 @@ impl Platform {
     /// A page of sessions. Errors: an unknown agent; a cursor that is none.
     pub async fn sessions(&self, query: &SessionQuery) -> Result<SessionPage> {
         self.expire_due().await;
-        let agent = match query.agent.as_deref().filter(|agent| !agent.is_empty()) {
-            Some(named) => {
-                let id = self.0.store.agent_id(named).await?;
-                Some(id.ok_or_else(|| Error::AgentNotFound(named.to_owned()))?)
-            }
-            None => None,
-        };
+        let agents = self.agent_ids(&query.agent).await?;
         let now = self.0.clock.now_millis();
-        let mut page = self.0.store.sessions(query, agent.as_ref(), now).await?;
+        let mut page = self.0.store.sessions(query, &agents, now).await?;
         page.sessions = page.sessions.into_iter().map(|session| self.0.view(session)).collect();
         Ok(page)
+    }
+
+    /// What is counted over the sessions for which the query's conditions hold. Errors: an unknown agent.
+    pub async fn session_stats(&self, query: &SessionQuery, stats: &StatsQuery) -> Result<SessionStats> {
+        self.expire_due().await;
+        let agents = self.agent_ids(&query.agent).await?;
+        Ok(self.0.store.session_stats(query, &agents, self.0.clock.now_millis(), stats).await?)
+    }
+
+    async fn agent_ids(&self, named: &[String]) -> Result<Vec<AgentId>> {
+        let mut ids = Vec::with_capacity(named.len());
+        for name in named {
+            let id = self.0.store.agent_id(name).await?;
+            let id = id.ok_or_else(|| Error::AgentNotFound(name.chars().take(100).collect()))?;
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
     }
 
     /// One session.

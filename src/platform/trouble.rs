@@ -79,7 +79,7 @@ async fn what_makes_no_sense_is_refused() {
     let rows: Vec<_> =
         platform.end_many(vec!["nonsense".into(), id.to_string(), id.digits().into()]).collect().await;
     assert_eq!(rows.iter().map(|row| row.ok).collect::<Vec<_>>(), [false, true, true]);
-    let unknown = SessionQuery { agent: Some("nobody".into()), ..SessionQuery::default() };
+    let unknown = SessionQuery { agent: vec!["nobody".into()], ..SessionQuery::default() };
     assert_eq!(platform.sessions(&unknown).await.expect_err("no agent").code(), ErrorCode::NotFound);
     platform.shut_down().await;
 }

@@ -154,7 +154,14 @@ impl Listing {
             .call(|client| async move {
                 let mut found = Vec::new();
                 for agent in agents {
-                    found.extend(pages(&client, SessionQuery { agent, ..query.clone() }, cut).await?);
+                    found.extend(
+                        pages(
+                            &client,
+                            SessionQuery { agent: agent.into_iter().collect(), ..query.clone() },
+                            cut,
+                        )
+                        .await?,
+                    );
                 }
                 Ok(found)
             })

@@ -43,6 +43,7 @@ fn resume_session(runtime: &Runtime, text: String) -> Result<Session, Failure> {
 
 fn last_session(runtime: &Runtime, agent: Option<String>) -> Result<Dynamic, Failure> {
     let status = Status::ALL.into_iter().filter(|status| *status != Status::Ended).collect();
+    let agent = agent.into_iter().collect();
     let query = SessionQuery { status, agent, limit: Some(1), ..SessionQuery::default() };
     let page = runtime.call(|client| async move { client.sessions(&query).await })?;
     Ok(page

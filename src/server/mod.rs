@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -26,6 +27,8 @@ use crate::wire::{Timestamp, Version};
 
 /// The largest archive of an agent, in bytes.
 pub const MAX_ARCHIVE: usize = 256 << 20;
+/// So much of a request's path and query is logged, in characters.
+const MAX_LOGGED: usize = 500;
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -73,6 +76,12 @@ impl Server {
         self.traffic.started.elapsed().saturating_sub(last)
     }
 
+    /// The server counts as busy as long as this is held.
+    fn busy(&self) -> UnderWay {
+        self.traffic.under_way.fetch_add(1, Ordering::SeqCst);
+        UnderWay(self.traffic.clone())
+    }
+
     /// Every route.
     pub fn router(self) -> Router {
         let v1 = Router::new()
@@ -87,6 +96,8 @@ impl Server {
             .route("/agents/{agent}", get(agents::get).delete(agents::delete))
             .route("/sessions", get(sessions::list).post(sessions::create))
             .route("/sessions/resolve", get(sessions::resolve))
+            .route("/sessions/stats", get(sessions::stats))
+            .route("/sessions/watch", get(sessions::watch))
             .route("/sessions/end", post(sessions::end_many))
             .route("/sessions/{id}", get(sessions::get).delete(sessions::delete))
             .route("/sessions/{id}/end", post(sessions::end))
@@ -107,15 +118,24 @@ impl Server {
 /// Counts a request as under way until its answer's head is out, and logs it. A run's stream keeps the server up by
 /// its run, not as a request.
 async fn count(State(server): State<Server>, request: Request, next: Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let traffic = server.traffic.clone();
+    let line = format!("{} {}", request.method(), asked(request.uri()));
     let begun = Instant::now();
-    traffic.under_way.fetch_add(1, Ordering::SeqCst);
-    let under_way = UnderWay(traffic);
+    let under_way = server.busy();
     let response = next.run(request).await;
     drop(under_way);
-    tracing::info!(target: "request", "{method} {path} {} {:.1}ms", response.status().as_u16(), begun.elapsed().as_secs_f64() * 1e3);
+    tracing::info!(target: "request", "{line} {} {:.1}ms", response.status().as_u16(), begun.elapsed().as_secs_f64() * 1e3);
     response
+}
+
+/// Path and query as the log shows them: in ASCII that can be printed, and not too long.
+fn asked(uri: &Uri) -> String {
+    let whole = uri.path_and_query().map_or(uri.path(), |whole| whole.as_str());
+    let mut shown: String =
+        whole.chars().take(MAX_LOGGED).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect();
+    if whole.chars().nth(MAX_LOGGED).is_some() {
+        shown.push_str("...");
+    }
+    shown
 }
 
 struct UnderWay(Arc<Traffic>);

@@ -7,12 +7,14 @@ use serde::de::DeserializeOwned;
 
 use super::error::{Failure, Result};
 use crate::platform;
-use crate::wire::{ErrorCode, Order, SessionId, SessionQuery};
+use crate::wire::{ErrorCode, Order, SessionId, SessionQuery, StatsQuery};
 
 /// The largest JSON body, in bytes.
 const MAX_BODY: usize = 4 << 20;
 /// How much of a body that is too large is read before the connection is closed on it, in bytes.
 const MAX_DISCARDED: usize = 64 << 20;
+/// The most agents that a list names: each is looked up.
+const MAX_AGENTS: usize = 100;
 
 /// A JSON body, whatever its content type; an empty one counts as `{}`, since clients post without a body.
 pub struct Body<T>(pub T);
@@ -97,14 +99,33 @@ pub fn parsed<T: std::str::FromStr>(pairs: &[(String, String)], key: &str, form:
         .transpose()
 }
 
+/// Every value of `key` that is not empty.
+pub fn values<'a>(pairs: &'a [(String, String)], key: &str) -> impl Iterator<Item = &'a str> {
+    pairs
+        .iter()
+        .filter(move |(name, value)| name == key && !value.is_empty())
+        .map(|(_, value)| value.as_str())
+}
+
+/// Words of a closed set; an unknown one is an error that names the known ones.
+fn words<'a, T>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<T>>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    texts
+        .map(|text| {
+            text.parse().map_err(|error: T::Err| Failure::new(ErrorCode::Invalid, error.to_string(), None))
+        })
+        .collect()
+}
+
+/// Words with commas between, blanks around them, in one parameter or in several.
+fn listed<'a>(pairs: &'a [(String, String)], key: &str) -> impl Iterator<Item = &'a str> {
+    values(pairs, key).flat_map(|text| text.split(',')).map(str::trim).filter(|word| !word.is_empty())
+}
+
 /// What `GET /sessions` asks. An empty value counts as not given; a key that we don't know is passed over.
 pub fn session_query(pairs: &[(String, String)]) -> Result<SessionQuery> {
-    let status = pairs
-        .iter()
-        .filter(|(key, value)| key == "status" && !value.is_empty())
-        .map(|(_, text)| text.parse())
-        .collect::<std::result::Result<Vec<_>, crate::wire::session::ParseStatusError>>()
-        .map_err(|error| Failure::new(ErrorCode::Invalid, error.to_string(), None))?;
     let order = match value(pairs, "order") {
         None | Some("activity") => Order::Activity,
         Some("created") => Order::Created,
@@ -116,14 +137,49 @@ pub fn session_query(pairs: &[(String, String)]) -> Result<SessionQuery> {
             ));
         }
     };
+    let mut agent: Vec<String> = values(pairs, "agent").map(str::to_owned).collect();
+    if agent.is_empty() {
+        agent.extend(values(pairs, "agent_id").map(str::to_owned));
+    }
+    if agent.len() > MAX_AGENTS {
+        return Err(Failure::new(
+            ErrorCode::Invalid,
+            format!("At most {MAX_AGENTS} agents can be named at a time"),
+            None,
+        ));
+    }
+    let moment = "a time such as 2026-03-09T10:15:00Z";
+    let number = "a number of messages";
     Ok(SessionQuery {
-        status,
-        agent: value(pairs, "agent").or_else(|| value(pairs, "agent_id")).map(str::to_owned),
+        status: words(values(pairs, "status"))?,
+        agent,
         idle_longer_than: parsed(pairs, "idle_longer_than", "a number of seconds")?,
-        created_before: parsed(pairs, "created_before", "a time such as 2026-03-09T10:15:00Z")?,
+        created_before: parsed(pairs, "created_before", moment)?,
+        created_after: parsed(pairs, "created_after", moment)?,
+        active_before: parsed(pairs, "active_before", moment)?,
+        active_after: parsed(pairs, "active_after", moment)?,
+        min_messages: parsed(pairs, "min_messages", number)?,
+        max_messages: parsed(pairs, "max_messages", number)?,
         title_contains: value(pairs, "title_contains").map(str::to_owned),
+        fields: words(listed(pairs, "fields"))?,
         limit: parsed(pairs, "limit", "a number")?,
         cursor: value(pairs, "cursor").map(str::to_owned),
         order,
     })
+}
+
+/// What `GET /sessions/stats` asks, besides the conditions.
+pub fn stats_query(pairs: &[(String, String)]) -> Result<StatsQuery> {
+    Ok(StatsQuery {
+        sum: once(words(listed(pairs, "sum"))?),
+        min: once(words(listed(pairs, "min"))?),
+        max: once(words(listed(pairs, "max"))?),
+        count_by: once(words(listed(pairs, "count_by"))?),
+    })
+}
+
+fn once<T: Ord>(mut words: Vec<T>) -> Vec<T> {
+    words.sort();
+    words.dedup();
+    words
 }

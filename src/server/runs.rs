@@ -48,13 +48,18 @@ fn last_event_id(headers: &HeaderMap) -> Option<(String, u64)> {
 }
 
 fn streamed(events: impl Stream<Item = NumberedEvent> + Send + 'static) -> Response {
-    let frames = stream::unfold(Box::pin(events), |mut events| async move {
-        let frame = match tokio::time::timeout(KEEP_ALIVE, events.next()).await {
-            Ok(Some(event)) => sse::encode(&event),
+    sent(events.map(|event| sse::encode(&event)))
+}
+
+/// Frames as an event stream that is never silent for long.
+pub(super) fn sent(frames: impl Stream<Item = String> + Send + 'static) -> Response {
+    let frames = stream::unfold(Box::pin(frames), |mut frames| async move {
+        let frame = match tokio::time::timeout(KEEP_ALIVE, frames.next()).await {
+            Ok(Some(frame)) => frame,
             Ok(None) => return None,
             Err(_) => sse::KEEP_ALIVE.to_owned(),
         };
-        Some((Ok::<_, std::io::Error>(Bytes::from(frame)), events))
+        Some((Ok::<_, std::io::Error>(Bytes::from(frame)), frames))
     });
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),

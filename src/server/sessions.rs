@@ -1,18 +1,19 @@
-//! Sessions: create, list, resolve, get, resume, cancel, end, forget, and their transcript.
+//! Sessions: create, list, count, watch, resolve, get, resume, cancel, end, forget, and their transcript.
 
 use axum::Json;
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use futures_util::StreamExt;
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use super::Server;
 use super::error::{Failure, Result};
-use super::request::{Body, Named, session_id, session_query, value};
-use crate::wire::session::{EndMany, ResolvedIds, Transcript};
-use crate::wire::{CreateSession, ErrorCode, Session, SessionPage};
+use super::request::{Body, Named, session_id, session_query, stats_query, value, values};
+use super::runs::sent;
+use crate::wire::session::{EndMany, ResolvedIds, Selected, SelectedPage, Transcript};
+use crate::wire::{CreateSession, ErrorCode, Session, SessionStats, sse};
 
 /// One of the old clients posts again when a pooled connection breaks: never pool one that has changed something.
 const CLOSE: [(header::HeaderName, &str); 1] = [(header::CONNECTION, "close")];
@@ -28,8 +29,49 @@ pub async fn create(
 pub async fn list(
     State(server): State<Server>,
     Query(pairs): Query<Vec<(String, String)>>,
-) -> Result<Json<SessionPage>> {
-    Ok(Json(server.platform.sessions(&session_query(&pairs)?).await?))
+) -> Result<Response> {
+    let query = session_query(&pairs)?;
+    let page = server.platform.sessions(&query).await?;
+    if query.fields.is_empty() {
+        return Ok(Json(page).into_response());
+    }
+    let sessions = page.sessions.iter().map(|session| Selected { session, fields: &query.fields }).collect();
+    Ok(Json(SelectedPage { sessions, next_cursor: page.next_cursor }).into_response())
+}
+
+/// What is counted over the sessions for which the conditions hold.
+pub async fn stats(
+    State(server): State<Server>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Json<SessionStats>> {
+    let stats = stats_query(&pairs)?;
+    Ok(Json(server.platform.session_stats(&session_query(&pairs)?, &stats).await?))
+}
+
+/// The named sessions as they are, then every change of one of them, or of any if none is named. Somebody waits for
+/// it, so the server stays as long as it is read.
+pub async fn watch(
+    State(server): State<Server>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response> {
+    let mut ids = Vec::new();
+    for text in values(&pairs, "id") {
+        let id = session_id(text)?;
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    let missed = if ids.is_empty() {
+        sse::comment("the end, or changes were missed: ask anew")
+    } else {
+        String::new()
+    };
+    let waited_for = server.busy();
+    let changes = server.platform.watch(ids).await?.map(move |event| {
+        let _ = &waited_for;
+        sse::encode_change(&event)
+    });
+    Ok(sent(changes.chain(stream::iter(Some(missed).filter(|text| !text.is_empty())))))
 }
 
 pub async fn resolve(

@@ -3,17 +3,20 @@
 //! Not here: what a change of state means (platform). Every method that writes is one transaction.
 
 mod agents;
+mod changes;
 mod cursor;
 mod error;
 mod open;
 mod runs;
 mod sessions;
+mod stats;
 
 use sqlx::SqlitePool;
 
 use crate::wire::Timestamp;
 
 pub use agents::{NewRevision, Revision};
+pub use changes::Change;
 pub use error::StoreError;
 pub use runs::{HistoryLine, NewRun, OpenRun, RunEnd, RunState};
 pub use sessions::{NewSession, StoredSession};
@@ -27,6 +30,7 @@ pub struct Store {
     /// One connection: SQLite has one writer, and queueing for it here is fairer than by time-outs there.
     write: SqlitePool,
     read: SqlitePool,
+    changes: changes::Changes,
 }
 
 impl Store {

@@ -12,6 +12,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 
+use super::changes::Changes;
 use super::{Result, Store, StoreError};
 
 /// Append-only: a migration that was released is never changed.
@@ -73,7 +74,7 @@ impl Store {
             return Err(refused_migration(path, error));
         }
         let read = pool().max_connections(READERS).connect_lazy_with(connect.read_only(true));
-        Ok(Self { write, read })
+        Ok(Self { write, read, changes: Changes::new() })
     }
 }
 

@@ -182,6 +182,7 @@ impl Store {
             .await?;
         insert_events(&mut transaction, std::slice::from_ref(&new.started)).await?;
         transaction.commit().await?;
+        self.tell(&new.session).await;
         Ok(unsigned(turn))
     }
 
@@ -198,6 +199,7 @@ impl Store {
         let mut transaction = self.write.begin().await?;
         close_run(&mut transaction, end).await?;
         transaction.commit().await?;
+        self.tell(&end.session).await;
         Ok(())
     }
 
@@ -223,6 +225,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
+        self.tell(id).await;
         Ok(())
     }
 

@@ -105,21 +105,31 @@ impl SessionRow {
     }
 }
 
-/// The statement that answers a query; `agent` is the query's agent, resolved.
-fn list(query: &SessionQuery, agent: Option<&AgentId>, now: i64, limit: u32) -> Result<QueryBuilder<Sqlite>> {
-    let mut sql = QueryBuilder::new(SELECT);
+/// Adds a query's conditions to a statement over `sessions s`; `agents` are the query's agents, resolved.
+pub(super) fn conditions(sql: &mut QueryBuilder<Sqlite>, query: &SessionQuery, agents: &[AgentId], now: i64) {
     // `+` keeps a condition out of the choice of an index. With one status, the index over status gives the rows in
-    // order; with several, only the index over the order itself does.
+    // order; with several, only the index over the order itself does; and so with agents.
     sql.push(" WHERE TRUE");
-    if let Some(agent) = agent {
-        sql.push(" AND s.agent_id = ").push_bind(agent.as_str().to_owned());
+    match agents {
+        [] => {}
+        [one] => {
+            sql.push(" AND s.agent_id = ").push_bind(one.as_str().to_owned());
+        }
+        many => {
+            sql.push(" AND +s.agent_id IN (");
+            let mut ids = sql.separated(", ");
+            for agent in many {
+                ids.push_bind(agent.as_str().to_owned());
+            }
+            sql.push(")");
+        }
     }
     let mut statuses = query.status.clone();
     statuses.sort_by_key(|status| status.as_str());
     statuses.dedup();
     match statuses.as_slice() {
         [] => {}
-        [one] if agent.is_none() => {
+        [one] if agents.is_empty() => {
             sql.push(" AND s.status = ").push_bind(one.as_str());
         }
         many => {
@@ -135,12 +145,32 @@ fn list(query: &SessionQuery, agent: Option<&AgentId>, now: i64, limit: u32) -> 
         let before = now.saturating_sub(signed(seconds).saturating_mul(1000));
         sql.push(" AND +s.status <> 'active' AND s.activity_at < ").push_bind(before);
     }
-    if let Some(before) = query.created_before {
-        sql.push(" AND s.created_at < ").push_bind(before.as_millis());
+    let moments = [
+        (" AND s.created_at < ", query.created_before),
+        (" AND s.created_at > ", query.created_after),
+        (" AND s.activity_at < ", query.active_before),
+        (" AND s.activity_at > ", query.active_after),
+    ];
+    for (condition, at) in moments {
+        if let Some(at) = at {
+            sql.push(condition).push_bind(at.as_millis());
+        }
+    }
+    if let Some(least) = query.min_messages {
+        sql.push(" AND s.message_count >= ").push_bind(signed(least));
+    }
+    if let Some(most) = query.max_messages {
+        sql.push(" AND s.message_count <= ").push_bind(signed(most));
     }
     if let Some(part) = &query.title_contains {
         sql.push(" AND instr(lower(s.title), ").push_bind(part.to_ascii_lowercase()).push(") > 0");
     }
+}
+
+/// The statement that answers a query; `agents` are the query's agents, resolved.
+fn list(query: &SessionQuery, agents: &[AgentId], now: i64, limit: u32) -> Result<QueryBuilder<Sqlite>> {
+    let mut sql = QueryBuilder::new(SELECT);
+    conditions(&mut sql, query, agents, now);
     let cursor = query.cursor.as_deref().map(|text| Cursor::decode(text, query.order)).transpose()?;
     // The first half of the condition is what the index is searched by; the second decides among equals.
     if let Some(Cursor { key, id, .. }) = cursor {
@@ -181,6 +211,7 @@ impl Store {
         .bind(signed(new.idle_timeout_seconds))
         .execute(&self.write)
         .await?;
+        self.tell(&new.id).await;
         Ok(())
     }
 
@@ -195,16 +226,11 @@ impl Store {
         row.map(SessionRow::read).transpose()
     }
 
-    /// A page of sessions. `agent` is the query's agent, resolved; `now` is what idle times count to.
-    pub async fn sessions(
-        &self,
-        query: &SessionQuery,
-        agent: Option<&AgentId>,
-        now: i64,
-    ) -> Result<SessionPage> {
+    /// A page of sessions. `agents` are the query's agents, resolved; `now` is what idle times count to.
+    pub async fn sessions(&self, query: &SessionQuery, agents: &[AgentId], now: i64) -> Result<SessionPage> {
         let limit = query.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
         let rows: Vec<SessionRow> =
-            list(query, agent, now, limit + 1)?.build_query_as().fetch_all(&self.read).await?;
+            list(query, agents, now, limit + 1)?.build_query_as().fetch_all(&self.read).await?;
         let more = rows.len() > limit as usize;
         let sessions = rows
             .into_iter()
@@ -284,6 +310,7 @@ impl Store {
             .bind(status.as_str())
             .execute(&self.write)
             .await?;
+        self.tell(id).await;
         Ok(())
     }
 
@@ -314,7 +341,11 @@ impl Store {
             .bind(id.as_str())
             .execute(&self.write)
             .await?;
-        Ok(done.rows_affected() > 0)
+        let gone = done.rows_affected() > 0;
+        if gone {
+            self.tell(id).await;
+        }
+        Ok(gone)
     }
 }
 

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod error;
 pub mod event;
 pub mod ids;
+pub mod query;
 pub mod server;
 pub mod session;
 pub mod sse;
@@ -16,10 +17,10 @@ pub use agent::{Agent, AgentConfig, Network};
 pub use error::{ErrorBody, ErrorCode, ErrorDetails};
 pub use event::{NumberedEvent, RunEvent};
 pub use ids::{AgentId, RunId, SessionId};
+pub use query::{Extreme, Field, Grouping, Measure, Number, Order, SessionQuery, SessionStats, StatsQuery};
 pub use server::{Health, Isolation, ServerInfo, Version};
 pub use session::{
-    CreateSession, EndReason, EndRow, Message, Order, Role, SendMessage, Session, SessionPage, SessionQuery,
-    Status,
+    CreateSession, EndReason, EndRow, Message, Role, SendMessage, Session, SessionEvent, SessionPage, Status,
 };
 pub use timestamp::Timestamp;
 

@@ -1,11 +1,12 @@
-//! Sessions, their transcript, and the questions that can be asked about them.
+//! Sessions and their transcript.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::{AgentId, ErrorDetails, Isolation, RunId, SessionId, Timestamp};
+use super::{AgentId, ErrorDetails, Field, Isolation, RunId, SessionId, Timestamp};
 
 /// Where a session stands. A closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -126,6 +127,95 @@ pub struct Session {
     pub isolation: Option<Isolation>,
 }
 
+/// A session of which only some fields are written, and always its ID.
+#[derive(Clone, Copy, Debug)]
+pub struct Selected<'a> {
+    pub session: &'a Session,
+    pub fields: &'a [Field],
+}
+
+impl Serialize for Selected<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let session = self.session;
+        let mut map = serializer.serialize_map(None)?;
+        for field in Field::ALL {
+            if *field != Field::Id && !self.fields.contains(field) {
+                continue;
+            }
+            let name = field.as_str();
+            match field {
+                Field::Id => map.serialize_entry(name, &session.id)?,
+                Field::AgentId => map.serialize_entry(name, &session.agent_id)?,
+                Field::AgentName => map.serialize_entry(name, &session.agent_name)?,
+                Field::Status => map.serialize_entry(name, &session.status)?,
+                Field::Title => map.serialize_entry(name, &session.title)?,
+                Field::MessageCount => map.serialize_entry(name, &session.message_count)?,
+                Field::CreatedAt => map.serialize_entry(name, &session.created_at)?,
+                Field::LastActivityAt => map.serialize_entry(name, &session.last_activity_at)?,
+                Field::IdleTimeoutSeconds => map.serialize_entry(name, &session.idle_timeout_seconds)?,
+                Field::ExpiresAt => map.serialize_entry(name, &session.expires_at)?,
+                Field::EndedAt => map.serialize_entry(name, &session.ended_at)?,
+                Field::EndReason => map.serialize_entry(name, &session.end_reason)?,
+                Field::Error => map.serialize_entry(name, &session.error)?,
+                Field::Isolation => map.serialize_entry(name, &session.isolation)?,
+            }
+        }
+        map.end()
+    }
+}
+
+/// One thing that `GET /sessions/watch` tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// The session as it is now; it may be as it was.
+    Updated(Session),
+    /// It is forgotten.
+    Deleted(SessionId),
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeletedSession {
+    id: SessionId,
+}
+
+impl SessionEvent {
+    /// The session that it is about.
+    pub fn id(&self) -> &SessionId {
+        match self {
+            Self::Updated(session) => &session.id,
+            Self::Deleted(id) => id,
+        }
+    }
+
+    /// The event's name over SSE.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Updated(_) => "session.updated",
+            Self::Deleted(_) => "session.deleted",
+        }
+    }
+
+    /// The event's data, as JSON in one line.
+    pub fn data(&self) -> String {
+        match self {
+            Self::Updated(session) => serde_json::to_string(session),
+            Self::Deleted(id) => serde_json::to_string(&DeletedSession { id: id.clone() }),
+        }
+        .unwrap_or_default()
+    }
+
+    /// The event of this name with this data; `None` for a name that we don't know or data that doesn't fit.
+    pub fn from_parts(name: &str, data: &str) -> Option<Self> {
+        match name {
+            "session.updated" => serde_json::from_str(data).ok().map(Self::Updated),
+            "session.deleted" => {
+                serde_json::from_str::<DeletedSession>(data).ok().map(|gone| Self::Deleted(gone.id))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// `POST /sessions`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateSession {
@@ -146,41 +236,20 @@ pub struct SendMessage {
     pub prompt: String,
 }
 
-/// In which order a list comes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// Latest activity first; no activity yet counts as created_at. Ties by ID.
-    #[default]
-    Activity,
-    /// Oldest first. Pages stably, since a session's place never changes. Ties by ID.
-    Created,
-}
-
-/// `GET /sessions`: which sessions, how many, in which order. Conditions hold together; several statuses mean any.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SessionQuery {
-    pub status: Vec<Status>,
-    /// An agent's name or ID; unknown is an error, not an empty list.
-    pub agent: Option<String>,
-    /// In seconds.
-    pub idle_longer_than: Option<u64>,
-    pub created_before: Option<Timestamp>,
-    /// Part of the title, any case (ASCII).
-    pub title_contains: Option<String>,
-    /// At most 1000; absent: 1000.
-    pub limit: Option<u32>,
-    /// Where an earlier page ended.
-    pub cursor: Option<String>,
-    pub order: Order,
-}
-
 /// A page of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionPage {
     pub sessions: Vec<Session>,
     /// Given while there is more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// A page of sessions of which only some fields are written.
+#[derive(Clone, Debug, Serialize)]
+pub struct SelectedPage<'a> {
+    pub sessions: Vec<Selected<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 

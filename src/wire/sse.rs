@@ -1,8 +1,8 @@
-//! Server-sent events: how a run's stream is written, and how it is read back.
+//! Server-sent events: how a stream of a run's events or of sessions' changes is written, and how it is read back.
 
 use serde_json::Value;
 
-use super::{NumberedEvent, RunEvent, RunId};
+use super::{NumberedEvent, RunEvent, RunId, SessionEvent};
 
 /// What keeps a silent connection warm; clients pass over comments.
 pub const KEEP_ALIVE: &str = ": keep-alive\n\n";
@@ -21,9 +21,28 @@ pub fn encode(event: &NumberedEvent) -> String {
     )
 }
 
-/// Puts a stream of bytes, cut anywhere, back together into events.
+/// One change of a session as bytes.
+pub fn encode_change(event: &SessionEvent) -> String {
+    format!("event: {}\ndata: {}\n\n", event.name(), event.data())
+}
+
+/// A comment as bytes, for people who read along; `text` is one line.
+pub fn comment(text: &str) -> String {
+    format!(": {text}\n\n")
+}
+
+/// One event as it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Frame {
+    /// The last ID that was given, with this event or an earlier one.
+    id: String,
+    name: String,
+    data: String,
+}
+
+/// Puts a stream of bytes, cut anywhere, back together into frames.
 #[derive(Debug, Default)]
-pub struct Decoder {
+struct Frames {
     line: Vec<u8>,
     overlong: bool,
     after_cr: bool,
@@ -32,10 +51,9 @@ pub struct Decoder {
     data: Option<String>,
 }
 
-impl Decoder {
-    /// The events that are whole after these bytes. An event of a type that we don't know is passed over.
-    pub fn feed(&mut self, bytes: &[u8]) -> Vec<NumberedEvent> {
-        let mut events = Vec::new();
+impl Frames {
+    fn feed(&mut self, bytes: &[u8]) -> Vec<Frame> {
+        let mut frames = Vec::new();
         for &byte in bytes {
             let follows_cr = std::mem::replace(&mut self.after_cr, byte == b'\r');
             match byte {
@@ -45,28 +63,22 @@ impl Decoder {
                     if std::mem::take(&mut self.overlong) {
                         self.data = None;
                         self.name.clear();
-                    } else if let Some(event) = self.take_line(&String::from_utf8_lossy(&line)) {
-                        events.push(event);
+                    } else if let Some(frame) = self.take_line(&String::from_utf8_lossy(&line)) {
+                        frames.push(frame);
                     }
                 }
                 _ if self.line.len() < MAX_LINE => self.line.push(byte),
                 _ => self.overlong = true,
             }
         }
-        events
+        frames
     }
 
-    fn take_line(&mut self, line: &str) -> Option<NumberedEvent> {
+    fn take_line(&mut self, line: &str) -> Option<Frame> {
         if line.is_empty() {
             let name = std::mem::take(&mut self.name);
-            let data: Value = serde_json::from_str(&self.data.take()?).ok()?;
-            let (run_id, number) = self.id.rsplit_once(':')?;
-            let event = RunEvent::from_parts(&name, data)?;
-            return Some(NumberedEvent {
-                run_id: run_id.parse::<RunId>().ok()?,
-                number: number.parse().ok()?,
-                event,
-            });
+            let data = self.data.take()?;
+            return Some(Frame { id: self.id.clone(), name, data });
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -83,6 +95,36 @@ impl Decoder {
             _ => {}
         }
         None
+    }
+}
+
+/// Reads the events of a run out of a stream of bytes, cut anywhere. An event of a type that we don't know is passed
+/// over.
+#[derive(Debug, Default)]
+pub struct Decoder(Frames);
+
+impl Decoder {
+    /// The events that are whole after these bytes.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<NumberedEvent> {
+        let read = |frame: Frame| {
+            let data: Value = serde_json::from_str(&frame.data).ok()?;
+            let (run_id, number) = frame.id.rsplit_once(':')?;
+            let event = RunEvent::from_parts(&frame.name, data)?;
+            Some(NumberedEvent { run_id: run_id.parse::<RunId>().ok()?, number: number.parse().ok()?, event })
+        };
+        self.0.feed(bytes).into_iter().filter_map(read).collect()
+    }
+}
+
+/// Reads the changes of sessions out of a stream of bytes, cut anywhere.
+#[derive(Debug, Default)]
+pub struct ChangeDecoder(Frames);
+
+impl ChangeDecoder {
+    /// The changes that are whole after these bytes.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<SessionEvent> {
+        let frames = self.0.feed(bytes);
+        frames.iter().filter_map(|frame| SessionEvent::from_parts(&frame.name, &frame.data)).collect()
     }
 }
 

@@ -1,0 +1,125 @@
+//! Sessions' changes as they come. A dropped connection is taken up again: the present states come first.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use reqwest::{Method, Response};
+
+use super::request::{RECONNECTS, accepted};
+use super::{Client, Error, Result};
+use crate::wire::sse::ChangeDecoder;
+use crate::wire::{ErrorCode, SessionEvent, SessionId};
+
+impl Client {
+    /// `GET /sessions/watch`: the present states of these sessions, then every change of one of them. With none named,
+    /// every change of any session from now on; such a stream ends when changes may have been missed, and is asked for
+    /// anew by whoever reads it.
+    ///
+    /// Errors: a session that is not there; a server that does not come back.
+    pub async fn watch(
+        &self,
+        ids: &[SessionId],
+    ) -> Result<impl Stream<Item = Result<SessionEvent>> + Send + use<>> {
+        let watch = Watch {
+            client: self.clone(),
+            response: Some(self.watch_response(ids).await?),
+            ids: ids.to_vec(),
+            decoder: ChangeDecoder::default(),
+            ready: VecDeque::new(),
+            reconnects: 0,
+            finished: false,
+        };
+        Ok(stream::unfold(watch, |mut watch| async move { watch.next().await.map(|event| (event, watch)) }))
+    }
+
+    async fn watch_response(&self, ids: &[SessionId]) -> Result<Response> {
+        let pairs: Vec<(&str, &str)> = ids.iter().map(|id| ("id", id.as_str())).collect();
+        accepted(self.request(Method::GET, "/sessions/watch").query(&pairs).send().await?).await
+    }
+}
+
+struct Watch {
+    client: Client,
+    ids: Vec<SessionId>,
+    response: Option<Response>,
+    decoder: ChangeDecoder,
+    ready: VecDeque<SessionEvent>,
+    reconnects: u32,
+    finished: bool,
+}
+
+impl Watch {
+    async fn next(&mut self) -> Option<Result<SessionEvent>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                if let SessionEvent::Deleted(id) = &event
+                    && !self.ids.is_empty()
+                {
+                    self.ids.retain(|known| known != id);
+                    // A watch of none would be one of all.
+                    self.finished = self.ids.is_empty();
+                }
+                return Some(Ok(event));
+            }
+            if self.finished {
+                return None;
+            }
+            if self.response.is_none() {
+                match self.client.watch_response(&self.ids).await {
+                    Ok(response) => self.response = Some(response),
+                    Err(error) => {
+                        if let Err(error) = self.forget_missing(error).await {
+                            self.finished = true;
+                            return Some(Err(error));
+                        }
+                        continue;
+                    }
+                }
+            }
+            let Some(response) = &mut self.response else { continue };
+            match response.chunk().await {
+                Ok(Some(bytes)) => {
+                    self.reconnects = 0;
+                    self.ready.extend(self.decoder.feed(&bytes));
+                }
+                Ok(None) if self.ids.is_empty() => self.finished = true,
+                lost => {
+                    if self.ids.is_empty() || self.reconnects == RECONNECTS {
+                        self.finished = true;
+                        return Some(Err(match lost {
+                            Err(error) => error.into(),
+                            Ok(_) => Error::Protocol("the stream of changes ends again and again".into()),
+                        }));
+                    }
+                    self.response = None;
+                    self.decoder = ChangeDecoder::default();
+                    tokio::time::sleep(Duration::from_millis(50 << self.reconnects)).await;
+                    self.reconnects += 1;
+                }
+            }
+        }
+    }
+
+    /// After a refusal: those that were forgotten while nobody listened are told as such, and watched no longer.
+    async fn forget_missing(&mut self, refusal: Error) -> Result<()> {
+        if !is_missing(&refusal) {
+            return Err(refusal);
+        }
+        for id in &self.ids {
+            match self.client.session(id).await {
+                Ok(_) => {}
+                Err(error) if is_missing(&error) => self.ready.push_back(SessionEvent::Deleted(id.clone())),
+                Err(error) => return Err(error),
+            }
+        }
+        if self.ready.is_empty() {
+            return Err(refusal);
+        }
+        Ok(())
+    }
+}
+
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Api { code: ErrorCode::NotFound, .. })
+}
