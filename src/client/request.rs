@@ -342,6 +342,7 @@ type Pairs = Vec<(&'static str, String)>;
 fn conditions(query: &SessionQuery) -> Pairs {
     let mut pairs: Pairs = query.status.iter().map(|status| ("status", status.to_string())).collect();
     pairs.extend(query.agent.iter().map(|agent| ("agent", agent.clone())));
+    pairs.extend(query.agent_name.iter().map(|name| ("agent_name", name.clone())));
     let numbers = [
         ("idle_longer_than", query.idle_longer_than),
         ("min_messages", query.min_messages),

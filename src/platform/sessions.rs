@@ -1,5 +1,7 @@
 //! What can be asked of sessions.
 
+use std::collections::BTreeMap;
+
 use futures_util::stream::{self, Stream, StreamExt};
 
 use super::actor::Command;
@@ -61,7 +63,7 @@ impl Platform {
     /// A page of sessions. Errors: an unknown agent; a cursor that is none.
     pub async fn sessions(&self, query: &SessionQuery) -> Result<SessionPage> {
         self.expire_due().await;
-        let agents = self.agent_ids(&query.agent).await?;
+        let Some(agents) = self.agents_of(query).await? else { return Ok(SessionPage::default()) };
         let now = self.0.clock.now_millis();
         let mut page = self.0.store.sessions(query, &agents, now).await?;
         page.sessions = page.sessions.into_iter().map(|session| self.0.view(session)).collect();
@@ -71,8 +73,27 @@ impl Platform {
     /// What is counted over the sessions for which the query's conditions hold. Errors: an unknown agent.
     pub async fn session_stats(&self, query: &SessionQuery, stats: &StatsQuery) -> Result<SessionStats> {
         self.expire_due().await;
-        let agents = self.agent_ids(&query.agent).await?;
+        let Some(agents) = self.agents_of(query).await? else {
+            return Ok(SessionStats {
+                min: stats.min.iter().map(|measure| (*measure, None)).collect(),
+                max: stats.max.iter().map(|measure| (*measure, None)).collect(),
+                sum: stats.sum.iter().map(|number| (*number, 0)).collect(),
+                counts: stats.count_by.iter().map(|grouping| (*grouping, BTreeMap::new())).collect(),
+                count: 0,
+            });
+        };
         Ok(self.0.store.session_stats(query, &agents, self.0.clock.now_millis(), stats).await?)
+    }
+
+    /// The agents that a query is about, none for all of them; `None` if no session can fit.
+    async fn agents_of(&self, query: &SessionQuery) -> Result<Option<Vec<AgentId>>> {
+        let named = self.agent_ids(&query.agent).await?;
+        if query.agent_name.is_empty() {
+            return Ok(Some(named));
+        }
+        let mut called = self.0.store.agents_called(&query.agent_name).await?;
+        called.retain(|id| named.is_empty() || named.contains(id));
+        Ok(Some(called).filter(|ids| !ids.is_empty()))
     }
 
     async fn agent_ids(&self, named: &[String]) -> Result<Vec<AgentId>> {

@@ -14,6 +14,7 @@ use super::resolver::{Resolver, Sources};
 use super::runtime::Runtime;
 use super::session::{self, Session};
 use super::sessions::{self, Sessions};
+use super::stream::{self, Stream};
 use super::text;
 use super::time::{self, Moment};
 
@@ -71,9 +72,11 @@ fn types(engine: &mut Engine) {
         .register_type_with_name::<Session>("Session")
         .register_type_with_name::<Sessions>("Sessions")
         .register_type_with_name::<Span>("Duration")
+        .register_type_with_name::<Stream>("Stream")
         .register_iterator::<Agents>()
         .register_iterator::<Done>()
-        .register_iterator::<Sessions>();
+        .register_iterator_result::<Sessions, Dynamic>()
+        .register_iterator_result::<Stream, Dynamic>();
     refuse_mixed_comparisons::<Span>(engine, "Compare with a duration: 2.hours, 30.minutes.");
     refuse_mixed_comparisons::<Moment>(
         engine,
@@ -93,14 +96,19 @@ fn functions(engine: &mut Engine) {
         exported_module!(text::text_functions),
         exported_module!(lists::agent_list),
         exported_module!(lists::agent_sequence),
+        exported_module!(lists::agent_source),
         exported_module!(lists::array_functions),
         exported_module!(lists::array_sequence),
+        exported_module!(lists::array_source),
         exported_module!(lists::done_list),
         exported_module!(lists::session_list),
         exported_module!(lists::session_sequence),
+        exported_module!(lists::session_source),
+        exported_module!(lists::stream_source),
         exported_module!(session::session_methods),
         exported_module!(sessions::session_calls),
         exported_module!(sessions::sessions_methods),
+        exported_module!(stream::stream_functions),
         exported_module!(time::time_methods),
     ] {
         engine.register_global_module(module.into());

@@ -98,7 +98,7 @@ pub fn converse(runtime: &Runtime, with: With<'_>, dialogue: Dialogue) -> Result
         && dialogue.resumed
         && !dialogue.json
     {
-        let title = match clean_line(session.title()) {
+        let title = match clean_line(&session.title()) {
             title if title.is_empty() => "Untitled".to_owned(),
             title => format!("\"{title}\""),
         };

@@ -179,6 +179,7 @@ fn router(held: Arc<Held>) -> Router {
         .route("/v1/agents", get(agents).post(deploy))
         .route("/v1/agents/{name}", get(get_agent).delete(delete_agent))
         .route("/v1/sessions", get(sessions).post(create))
+        .route("/v1/sessions/stats", get(stats))
         .route("/v1/sessions/end", post(end_many))
         .route("/v1/sessions/resolve", get(resolve))
         .route("/v1/sessions/{id}", get(get_session).delete(forget))
@@ -209,27 +210,93 @@ fn asked(uri: &Uri, name: &str) -> Vec<String> {
     pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).collect()
 }
 
-async fn sessions(State(held): State<Arc<Held>>, uri: Uri) -> Response {
-    let status = asked(&uri, "status");
-    let agent = asked(&uri, "agent");
+fn decoded(text: &str) -> String {
+    reqwest::Url::parse(&format!("x:?q={text}"))
+        .expect("a query")
+        .query_pairs()
+        .next()
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
+}
+
+/// The sessions for which the query's conditions hold, or a refusal.
+fn fitting(held: &Held, uri: &Uri) -> Result<Vec<Value>, Response> {
+    let one = |name: &str| asked(uri, name).first().map(|text| decoded(text));
+    let (status, agent, named) = (asked(uri, "status"), asked(uri, "agent"), asked(uri, "agent_name"));
     if agent.iter().any(|agent| agent == "ghost") {
-        return refused(StatusCode::NOT_FOUND, "not_found", "Agent not found: no agent is called 'ghost'");
+        let sentence = "Agent not found: no agent is called 'ghost'";
+        return Err(refused(StatusCode::NOT_FOUND, "not_found", sentence));
     }
-    let mut found: Vec<Value> = held.sessions.lock().expect("not poisoned").clone();
+    let time = |text: &str| text.parse::<crate::wire::Timestamp>().expect("a time");
+    let limits = |value: &Value, before: &str, after: &str| {
+        let at = time(value.as_str().expect("a time"));
+        one(before).is_none_or(|limit| at < time(&limit)) && one(after).is_none_or(|limit| at > time(&limit))
+    };
+    let number = |name: &str| one(name).map(|text| text.parse::<u64>().expect("a number"));
+    let mut found = held.sessions.lock().expect("not poisoned").clone();
     found.retain(|session| {
-        (status.is_empty() || status.iter().any(|status| session["status"] == **status))
-            && (agent.is_empty() || session["agent_name"] == *agent[0])
+        let count = session["message_count"].as_u64().expect("a number");
+        let any =
+            |list: &[String], key: &str| list.is_empty() || list.iter().any(|one| session[key] == **one);
+        any(&status, "status")
+            && any(&agent, "agent_name")
+            && any(&named, "agent_name")
+            && limits(&session["created_at"], "created_before", "created_after")
+            && limits(&session["last_activity_at"], "active_before", "active_after")
+            && number("min_messages").is_none_or(|least| count >= least)
+            && number("max_messages").is_none_or(|most| count <= most)
+            && one("title_contains").is_none_or(|part| {
+                let title = session["title"].as_str().unwrap_or_default().to_ascii_lowercase();
+                title.contains(&part.to_ascii_lowercase())
+            })
     });
+    Ok(found)
+}
+
+async fn sessions(State(held): State<Arc<Held>>, uri: Uri) -> Response {
+    let mut found = match fitting(&held, &uri) {
+        Ok(found) => found,
+        Err(refusal) => return refusal,
+    };
     if asked(&uri, "order") == ["created"] {
         found.sort_by_key(|session| session["id"].to_string());
     }
     let from: usize = asked(&uri, "cursor").first().map_or(0, |cursor| cursor.parse().expect("a cursor"));
-    // Small pages, so that every list needs more than one.
+    // Small pages, so that a whole list needs more than one.
     let limit = asked(&uri, "limit").first().map_or(3, |limit| limit.parse().expect("a number")).min(3);
     let page: Vec<Value> = found.iter().skip(from).take(limit).cloned().collect();
     let next = from + page.len();
     let cursor = (next < found.len()).then(|| next.to_string());
     Json(json!({ "sessions": page, "next_cursor": cursor })).into_response()
+}
+
+async fn stats(State(held): State<Arc<Held>>, uri: Uri) -> Response {
+    let found = match fitting(&held, &uri) {
+        Ok(found) => found,
+        Err(refusal) => return refusal,
+    };
+    let mut answer = json!({ "count": found.len() });
+    for name in asked(&uri, "sum") {
+        let sum: u64 = found.iter().filter_map(|session| session[&name].as_u64()).sum();
+        answer["sum"] = json!({ name: sum });
+    }
+    for (sort, name) in
+        ["min", "max"].into_iter().flat_map(|sort| asked(&uri, sort).into_iter().map(move |n| (sort, n)))
+    {
+        let mut values: Vec<&Value> = found.iter().map(|session| &session[&name]).collect();
+        values.sort_by_key(|value| (value.as_u64(), value.to_string()));
+        let value = if sort == "min" { values.first() } else { values.last() };
+        answer[sort] = json!({ name: value });
+    }
+    for name in asked(&uri, "count_by") {
+        let key = if name == "agent" { "agent_name" } else { &name };
+        let mut counts = std::collections::BTreeMap::new();
+        for session in &found {
+            *counts.entry(session[key].as_str().expect("text").to_owned()).or_insert(0) += 1;
+        }
+        answer["counts"] = json!({ name: counts });
+    }
+    Json(answer).into_response()
 }
 
 async fn create(State(held): State<Arc<Held>>, Json(body): Json<Value>) -> Response {

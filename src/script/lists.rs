@@ -1,21 +1,30 @@
-//! What scripts can call on lists of sessions, of agents, of `end`'s rows, and on arrays.
+//! What scripts can call on lists of sessions, of agents, of `end`'s rows, on arrays and on streams.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use rhai::plugin::*;
 use rhai::{Array, FnPtr, Map, NativeCallContext};
 
 use super::agents::Agents;
-use super::failure::{Failure, Fallible};
+use super::expression::Expression;
+use super::failure::{At, Failure, Fallible};
 use super::sequence::{
-    Key, Sequence, Test, average, count_of, counts, extreme, first_places, groups, place, places, sorted,
-    sum, unique,
+    Key, Listed, Sequence, Source, Test, average, count_of, counts, extreme, groups, length, sorted, sum,
+    unique,
 };
 use super::sessions::{Done, Sessions};
+use super::stream::Stream;
 
-macro_rules! sequence_functions {
+/// A condition as text.
+fn expression(ctx: &NativeCallContext, text: &str) -> Fallible<Test> {
+    Expression::compile(ctx.engine(), text).map(Box::new).map(Test::Expression).at(ctx)
+}
+
+/// What comes one after another, in a list or in a stream.
+macro_rules! source_functions {
     ($module:ident, $list:ident) => {
-        /// Functions on lists.
+        /// Functions on lists and streams.
         #[export_module]
         pub mod $module {
             use super::$list as List;
@@ -27,7 +36,7 @@ macro_rules! sequence_functions {
             /// ```
             #[rhai_fn(pure, volatile, return_raw)]
             pub fn filter(ctx: NativeCallContext, list: &mut List, test: FnPtr) -> Fallible<List> {
-                Ok(list.pick(&places(&ctx, list, &Test::Function(test), true)?))
+                list.keep(&ctx, Test::Function(test), true)
             }
 
             /// Those whose fields are as in the map; an array means any of its values. Error: an unknown field.
@@ -37,7 +46,22 @@ macro_rules! sequence_functions {
             /// ```
             #[rhai_fn(name = "filter", pure, volatile, return_raw)]
             pub fn filter_fields(ctx: NativeCallContext, list: &mut List, fields: Map) -> Fallible<List> {
-                Ok(list.pick(&places(&ctx, list, &Test::Fields(fields), true)?))
+                list.keep(&ctx, Test::Fields(fields), true)
+            }
+
+            /// Those for which an expression over the fields of a session holds. Errors: an unknown field, a comparison that could
+            /// never hold.
+            ///
+            /// ```rhai
+            /// let stale = list().filter("status == \"idle\" && idle > 2.hours");
+            /// ```
+            #[rhai_fn(name = "filter", pure, volatile, return_raw)]
+            pub fn filter_by_text(
+                ctx: NativeCallContext,
+                list: &mut List,
+                condition: &str,
+            ) -> Fallible<List> {
+                list.keep(&ctx, expression(&ctx, condition)?, true)
             }
 
             /// Those for which the function answers false.
@@ -47,7 +71,7 @@ macro_rules! sequence_functions {
             /// ```
             #[rhai_fn(pure, volatile, return_raw)]
             pub fn reject(ctx: NativeCallContext, list: &mut List, test: FnPtr) -> Fallible<List> {
-                Ok(list.pick(&places(&ctx, list, &Test::Function(test), false)?))
+                list.keep(&ctx, Test::Function(test), false)
             }
 
             /// Those whose fields are not as in the map.
@@ -57,7 +81,21 @@ macro_rules! sequence_functions {
             /// ```
             #[rhai_fn(name = "reject", pure, volatile, return_raw)]
             pub fn reject_fields(ctx: NativeCallContext, list: &mut List, fields: Map) -> Fallible<List> {
-                Ok(list.pick(&places(&ctx, list, &Test::Fields(fields), false)?))
+                list.keep(&ctx, Test::Fields(fields), false)
+            }
+
+            /// Those for which an expression over the fields of a session doesn't hold.
+            ///
+            /// ```rhai
+            /// let open = list().reject("status == \"ended\"");
+            /// ```
+            #[rhai_fn(name = "reject", pure, volatile, return_raw)]
+            pub fn reject_by_text(
+                ctx: NativeCallContext,
+                list: &mut List,
+                condition: &str,
+            ) -> Fallible<List> {
+                list.keep(&ctx, expression(&ctx, condition)?, false)
             }
 
             /// The first for which the function answers true; `()` if there is none.
@@ -67,8 +105,21 @@ macro_rules! sequence_functions {
             /// ```
             #[rhai_fn(pure, volatile, return_raw)]
             pub fn find(ctx: NativeCallContext, list: &mut List, test: FnPtr) -> Fallible<Dynamic> {
-                Ok(place(&ctx, list, &Test::Function(test), true)?
-                    .map_or(Dynamic::UNIT, |found| list.item(found)))
+                Ok(Source::find(list, &ctx, &Test::Function(test), true)?.unwrap_or_default())
+            }
+
+            /// The first for which an expression over the fields of a session holds; `()` if there is none.
+            ///
+            /// ```rhai
+            /// let s = list().find("title.contains(\"milk\")");
+            /// ```
+            #[rhai_fn(name = "find", pure, volatile, return_raw)]
+            pub fn find_by_text(
+                ctx: NativeCallContext,
+                list: &mut List,
+                condition: &str,
+            ) -> Fallible<Dynamic> {
+                Ok(Source::find(list, &ctx, &expression(&ctx, condition)?, true)?.unwrap_or_default())
             }
 
             /// Whether the function answers true for any.
@@ -78,7 +129,17 @@ macro_rules! sequence_functions {
             /// ```
             #[rhai_fn(pure, volatile, return_raw)]
             pub fn any(ctx: NativeCallContext, list: &mut List, test: FnPtr) -> Fallible<bool> {
-                Ok(place(&ctx, list, &Test::Function(test), true)?.is_some())
+                Ok(Source::find(list, &ctx, &Test::Function(test), true)?.is_some())
+            }
+
+            /// Whether an expression over the fields of a session holds for any.
+            ///
+            /// ```rhai
+            /// print(list().any("status == \"failed\""));
+            /// ```
+            #[rhai_fn(name = "any", pure, volatile, return_raw)]
+            pub fn any_by_text(ctx: NativeCallContext, list: &mut List, condition: &str) -> Fallible<bool> {
+                Ok(Source::find(list, &ctx, &expression(&ctx, condition)?, true)?.is_some())
             }
 
             /// Whether the function answers true for all.
@@ -88,27 +149,53 @@ macro_rules! sequence_functions {
             /// ```
             #[rhai_fn(pure, volatile, return_raw)]
             pub fn all(ctx: NativeCallContext, list: &mut List, test: FnPtr) -> Fallible<bool> {
-                Ok(place(&ctx, list, &Test::Function(test), false)?.is_none())
+                Ok(Source::find(list, &ctx, &Test::Function(test), false)?.is_none())
             }
 
-            /// What the function answers for each, as an array.
+            /// Whether an expression over the fields of a session holds for all.
             ///
             /// ```rhai
-            /// print(list().map(|s| s.short_id));
+            /// print(list().all("message_count > 0"));
+            /// ```
+            #[rhai_fn(name = "all", pure, volatile, return_raw)]
+            pub fn all_by_text(ctx: NativeCallContext, list: &mut List, condition: &str) -> Fallible<bool> {
+                Ok(Source::find(list, &ctx, &expression(&ctx, condition)?, false)?.is_none())
+            }
+
+            /// How many there are.
+            ///
+            /// ```rhai
+            /// print(list(#{ status: "idle" }).count());
             /// ```
             #[rhai_fn(pure, volatile, return_raw)]
-            pub fn map(ctx: NativeCallContext, list: &mut List, function: FnPtr) -> Fallible<Array> {
-                Key::Function(function).all(&ctx, list)
+            pub fn count(ctx: NativeCallContext, list: &mut List) -> Fallible<i64> {
+                length(&ctx, list).map(|n| i64::try_from(n).unwrap_or(i64::MAX))
             }
 
-            /// One field of each, as an array.
+            /// For how many the function answers true.
             ///
             /// ```rhai
-            /// print(list().map("title"));
+            /// print(list().count(|s| s.idle > 2.hours));
             /// ```
-            #[rhai_fn(name = "map", pure, volatile, return_raw)]
-            pub fn map_field(ctx: NativeCallContext, list: &mut List, field: &str) -> Fallible<Array> {
-                Key::Field(field.to_owned()).all(&ctx, list)
+            #[rhai_fn(name = "count", pure, volatile, return_raw)]
+            pub fn count_of_those(ctx: NativeCallContext, list: &mut List, test: FnPtr) -> Fallible<i64> {
+                length(&ctx, &list.keep(&ctx, Test::Function(test), true)?)
+                    .map(|n| i64::try_from(n).unwrap_or(i64::MAX))
+            }
+
+            /// For how many an expression over the fields of a session holds.
+            ///
+            /// ```rhai
+            /// print(list().count("idle > 2.hours"));
+            /// ```
+            #[rhai_fn(name = "count", pure, volatile, return_raw)]
+            pub fn count_that_hold(
+                ctx: NativeCallContext,
+                list: &mut List,
+                condition: &str,
+            ) -> Fallible<i64> {
+                length(&ctx, &list.keep(&ctx, expression(&ctx, condition)?, true)?)
+                    .map(|n| i64::try_from(n).unwrap_or(i64::MAX))
             }
 
             /// Calls the function with each.
@@ -118,37 +205,19 @@ macro_rules! sequence_functions {
             /// ```
             #[rhai_fn(pure, volatile, return_raw)]
             pub fn each(ctx: NativeCallContext, list: &mut List, function: FnPtr) -> Fallible<()> {
-                Key::Function(function).all(&ctx, list).map(|_| ())
+                list.walk(&ctx, &mut |item| {
+                    function.call_raw(&ctx, None, [item]).map(|_| ControlFlow::Continue(()))
+                })
             }
 
-            /// A new list, the smallest answer of the function first; equal ones keep their order.
-            ///
-            /// ```rhai
-            /// let longest = list().sort_by(|s| -s.message_count);
-            /// ```
-            #[rhai_fn(pure, volatile, return_raw)]
-            pub fn sort_by(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<List> {
-                sorted(&ctx, list, &Key::Function(key))
-            }
-
-            /// A new list, the smallest value of the field first; equal ones keep their order.
-            ///
-            /// ```rhai
-            /// table(list().sort_by("idle"));
-            /// ```
-            #[rhai_fn(name = "sort_by", pure, volatile, return_raw)]
-            pub fn sort_by_field(ctx: NativeCallContext, list: &mut List, field: &str) -> Fallible<List> {
-                sorted(&ctx, list, &Key::Field(field.to_owned()))
-            }
-
-            /// How many of each field's value there are, as a map.
+            /// How many of each value of a field, or of an expression over the fields of a session, there are, as a map.
             ///
             /// ```rhai
             /// print(list().count_by("status"));
             /// ```
             #[rhai_fn(name = "count_by", pure, volatile, return_raw)]
-            pub fn count_by_field(ctx: NativeCallContext, list: &mut List, field: &str) -> Fallible<Map> {
-                counts(&ctx, list, &Key::Field(field.to_owned()))
+            pub fn count_by_text(ctx: NativeCallContext, list: &mut List, key: &str) -> Fallible<Map> {
+                counts(&ctx, list, &Key::read(&ctx, key)?)
             }
 
             /// How many of each answer of the function there are, as a map.
@@ -161,14 +230,187 @@ macro_rules! sequence_functions {
                 counts(&ctx, list, &Key::Function(key))
             }
 
-            /// A list for each value of the field, as a map.
+            /// The sum of a field, or of an expression over the fields of a session: numbers or durations. 0 of none; `()` is passed over.
+            ///
+            /// ```rhai
+            /// print(list().sum("message_count"));
+            /// ```
+            #[rhai_fn(name = "sum", pure, volatile, return_raw)]
+            pub fn sum_text(ctx: NativeCallContext, list: &mut List, key: &str) -> Fallible<Dynamic> {
+                sum(&ctx, list, &Key::read(&ctx, key)?)
+            }
+
+            /// The sum of the function's answers: numbers or durations. 0 of none; `()` is passed over.
+            ///
+            /// ```rhai
+            /// print(list().sum(|s| s.message_count));
+            /// ```
+            #[rhai_fn(name = "sum", pure, volatile, return_raw)]
+            pub fn sum_by(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<Dynamic> {
+                sum(&ctx, list, &Key::Function(key))
+            }
+
+            /// The smallest value of a field, or of an expression over the fields of a session; `()` of none.
+            ///
+            /// ```rhai
+            /// print(list().min("created_at"));
+            /// ```
+            #[rhai_fn(name = "min", pure, volatile, return_raw)]
+            pub fn min_text(ctx: NativeCallContext, list: &mut List, key: &str) -> Fallible<Dynamic> {
+                extreme(&ctx, list, &Key::read(&ctx, key)?, Ordering::Less)
+            }
+
+            /// The smallest answer of the function; `()` of none.
+            ///
+            /// ```rhai
+            /// print(list().min(|s| s.idle));
+            /// ```
+            #[rhai_fn(pure, volatile, return_raw)]
+            pub fn min(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<Dynamic> {
+                extreme(&ctx, list, &Key::Function(key), Ordering::Less)
+            }
+
+            /// The largest value of a field, or of an expression over the fields of a session; `()` of none.
+            ///
+            /// ```rhai
+            /// print(list().max("message_count"));
+            /// ```
+            #[rhai_fn(name = "max", pure, volatile, return_raw)]
+            pub fn max_text(ctx: NativeCallContext, list: &mut List, key: &str) -> Fallible<Dynamic> {
+                extreme(&ctx, list, &Key::read(&ctx, key)?, Ordering::Greater)
+            }
+
+            /// The largest answer of the function; `()` of none.
+            ///
+            /// ```rhai
+            /// print(list().max(|s| s.idle));
+            /// ```
+            #[rhai_fn(pure, volatile, return_raw)]
+            pub fn max(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<Dynamic> {
+                extreme(&ctx, list, &Key::Function(key), Ordering::Greater)
+            }
+
+            /// The average of a field, or of an expression over the fields of a session: numbers or durations; `()` of none.
+            ///
+            /// ```rhai
+            /// print(list().avg("message_count"));
+            /// ```
+            #[rhai_fn(name = "avg", pure, volatile, return_raw)]
+            pub fn avg_text(ctx: NativeCallContext, list: &mut List, key: &str) -> Fallible<Dynamic> {
+                average(&ctx, list, &Key::read(&ctx, key)?)
+            }
+
+            /// The average of the function's answers: numbers or durations; `()` of none.
+            ///
+            /// ```rhai
+            /// print(list().avg(|s| s.idle));
+            /// ```
+            #[rhai_fn(pure, volatile, return_raw)]
+            pub fn avg(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<Dynamic> {
+                average(&ctx, list, &Key::Function(key))
+            }
+
+            /// The first `n`, or fewer if there are no more.
+            ///
+            /// ```rhai
+            /// table(list().take(3));
+            /// ```
+            #[rhai_fn(pure, volatile, return_raw)]
+            pub fn take(ctx: NativeCallContext, list: &mut List, n: i64) -> Fallible<List> {
+                Source::take(list, &ctx, count_of(n))
+            }
+
+            /// All but the first `n`.
+            ///
+            /// ```rhai
+            /// table(list().skip(3));
+            /// ```
+            #[rhai_fn(pure, volatile, return_raw)]
+            pub fn skip(ctx: NativeCallContext, list: &mut List, n: i64) -> Fallible<List> {
+                Source::skip(list, &ctx, count_of(n))
+            }
+
+            /// The first; `()` of none.
+            ///
+            /// ```rhai
+            /// let latest = list().first();
+            /// ```
+            #[rhai_fn(name = "first", get = "first", pure, volatile, return_raw)]
+            pub fn first(ctx: NativeCallContext, list: &mut List) -> Fallible<Dynamic> {
+                super::first_of(&ctx, list)
+            }
+        }
+    };
+}
+
+source_functions!(agent_source, Agents);
+source_functions!(array_source, Array);
+source_functions!(session_source, Sessions);
+source_functions!(stream_source, Stream);
+
+fn first_of(ctx: &NativeCallContext, list: &impl Source) -> Fallible<Dynamic> {
+    super::sequence::first(ctx, list)
+}
+
+/// What is a list, and can be put in order.
+macro_rules! sequence_functions {
+    ($module:ident, $list:ident) => {
+        /// Functions on lists.
+        #[export_module]
+        pub mod $module {
+            use super::$list as List;
+
+            /// What the function answers for each, as an array.
+            ///
+            /// ```rhai
+            /// print(list().map(|s| s.short_id));
+            /// ```
+            #[rhai_fn(pure, volatile, return_raw)]
+            pub fn map(ctx: NativeCallContext, list: &mut List, function: FnPtr) -> Fallible<Array> {
+                Key::Function(function).all(&ctx, list)
+            }
+
+            /// A field of each, or an expression over the fields of each session, as an array.
+            ///
+            /// ```rhai
+            /// print(list().map("title"));
+            /// print(list().map("[short_id, idle]"));
+            /// ```
+            #[rhai_fn(name = "map", pure, volatile, return_raw)]
+            pub fn map_text(ctx: NativeCallContext, list: &mut List, key: &str) -> Fallible<Array> {
+                Key::read(&ctx, key)?.all(&ctx, list)
+            }
+
+            /// A new list, the smallest answer of the function first; equal ones keep their order.
+            ///
+            /// ```rhai
+            /// let longest = list().sort_by(|s| -s.message_count);
+            /// ```
+            #[rhai_fn(pure, volatile, return_raw)]
+            pub fn sort_by(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<List> {
+                sort(&ctx, list, &Key::Function(key))
+            }
+
+            /// A new list, the smallest value of the field first, or of the expression over the fields of a session; equal ones keep
+            /// their order.
+            ///
+            /// ```rhai
+            /// table(list().sort_by("idle"));
+            /// table(list().sort_by("-message_count"));
+            /// ```
+            #[rhai_fn(name = "sort_by", pure, volatile, return_raw)]
+            pub fn sort_by_text(ctx: NativeCallContext, list: &mut List, key: &str) -> Fallible<List> {
+                sort(&ctx, list, &Key::read(&ctx, key)?)
+            }
+
+            /// A list for each value of the field, or of the expression over the fields of a session, as a map.
             ///
             /// ```rhai
             /// for agent in list().group_by("agent").keys() { print(agent); }
             /// ```
             #[rhai_fn(name = "group_by", pure, volatile, return_raw)]
-            pub fn group_by_field(ctx: NativeCallContext, list: &mut List, field: &str) -> Fallible<Map> {
-                groups(&ctx, list, &Key::Field(field.to_owned()))
+            pub fn group_by_text(ctx: NativeCallContext, list: &mut List, key: &str) -> Fallible<Map> {
+                group(&ctx, list, &Key::read(&ctx, key)?)
             }
 
             /// A list for each answer of the function, as a map.
@@ -178,97 +420,17 @@ macro_rules! sequence_functions {
             /// ```
             #[rhai_fn(pure, volatile, return_raw)]
             pub fn group_by(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<Map> {
-                groups(&ctx, list, &Key::Function(key))
+                group(&ctx, list, &Key::Function(key))
             }
 
-            /// The sum of a field: numbers or durations. 0 of none; `()` is passed over.
-            ///
-            /// ```rhai
-            /// print(list().sum("message_count"));
-            /// ```
-            #[rhai_fn(name = "sum", pure, volatile, return_raw)]
-            pub fn sum_field(ctx: NativeCallContext, list: &mut List, field: &str) -> Fallible<Dynamic> {
-                sum(&ctx, &Key::Field(field.to_owned()).all(&ctx, list)?)
-            }
-
-            /// The sum of the function's answers: numbers or durations. 0 of none.
-            ///
-            /// ```rhai
-            /// print(list().sum(|s| s.message_count));
-            /// ```
-            #[rhai_fn(name = "sum", pure, volatile, return_raw)]
-            pub fn sum_by(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<Dynamic> {
-                sum(&ctx, &Key::Function(key).all(&ctx, list)?)
-            }
-
-            /// The smallest value of a field; `()` of none.
-            ///
-            /// ```rhai
-            /// print(list().min("created_at"));
-            /// ```
-            #[rhai_fn(name = "min", pure, volatile, return_raw)]
-            pub fn min_field(ctx: NativeCallContext, list: &mut List, field: &str) -> Fallible<Dynamic> {
-                extreme(&ctx, Key::Field(field.to_owned()).all(&ctx, list)?, Ordering::Less)
-            }
-
-            /// The smallest answer of the function; `()` of none.
-            ///
-            /// ```rhai
-            /// print(list().min(|s| s.idle));
-            /// ```
-            #[rhai_fn(name = "min", pure, volatile, return_raw)]
-            pub fn min_by(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<Dynamic> {
-                extreme(&ctx, Key::Function(key).all(&ctx, list)?, Ordering::Less)
-            }
-
-            /// The largest value of a field; `()` of none.
-            ///
-            /// ```rhai
-            /// print(list().max("message_count"));
-            /// ```
-            #[rhai_fn(name = "max", pure, volatile, return_raw)]
-            pub fn max_field(ctx: NativeCallContext, list: &mut List, field: &str) -> Fallible<Dynamic> {
-                extreme(&ctx, Key::Field(field.to_owned()).all(&ctx, list)?, Ordering::Greater)
-            }
-
-            /// The largest answer of the function; `()` of none.
-            ///
-            /// ```rhai
-            /// print(list().max(|s| s.idle));
-            /// ```
-            #[rhai_fn(name = "max", pure, volatile, return_raw)]
-            pub fn max_by(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<Dynamic> {
-                extreme(&ctx, Key::Function(key).all(&ctx, list)?, Ordering::Greater)
-            }
-
-            /// The average of a field; `()` of none.
-            ///
-            /// ```rhai
-            /// print(list().avg("message_count"));
-            /// ```
-            #[rhai_fn(name = "avg", pure, volatile, return_raw)]
-            pub fn avg_field(ctx: NativeCallContext, list: &mut List, field: &str) -> Fallible<Dynamic> {
-                average(&ctx, &Key::Field(field.to_owned()).all(&ctx, list)?)
-            }
-
-            /// The average of the function's answers; `()` of none.
-            ///
-            /// ```rhai
-            /// print(list().avg(|s| s.idle));
-            /// ```
-            #[rhai_fn(name = "avg", pure, volatile, return_raw)]
-            pub fn avg_by(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<Dynamic> {
-                average(&ctx, &Key::Function(key).all(&ctx, list)?)
-            }
-
-            /// The first of each value of a field.
+            /// The first of each value of a field, or of an expression over the fields of a session.
             ///
             /// ```rhai
             /// table(list().unique("agent"));
             /// ```
             #[rhai_fn(name = "unique", pure, volatile, return_raw)]
-            pub fn unique_field(ctx: NativeCallContext, list: &mut List, field: &str) -> Fallible<List> {
-                unique(&ctx, list, &Key::Field(field.to_owned()))
+            pub fn unique_text(ctx: NativeCallContext, list: &mut List, key: &str) -> Fallible<List> {
+                unique_of(&ctx, list, &Key::read(&ctx, key)?)
             }
 
             /// The first of each answer of the function.
@@ -278,38 +440,7 @@ macro_rules! sequence_functions {
             /// ```
             #[rhai_fn(name = "unique", pure, volatile, return_raw)]
             pub fn unique_by(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<List> {
-                unique(&ctx, list, &Key::Function(key))
-            }
-
-            /// The first `n`, or fewer if there are no more.
-            ///
-            /// ```rhai
-            /// table(list().take(3));
-            /// ```
-            #[rhai_fn(pure)]
-            pub fn take(list: &mut List, n: i64) -> List {
-                list.pick(&first_places(list, n))
-            }
-
-            /// All but the first `n`.
-            ///
-            /// ```rhai
-            /// table(list().skip(3));
-            /// ```
-            #[rhai_fn(pure)]
-            pub fn skip(list: &mut List, n: i64) -> List {
-                let places: Vec<usize> = (0..list.count()).skip(count_of(n)).collect();
-                list.pick(&places)
-            }
-
-            /// The first; `()` of none.
-            ///
-            /// ```rhai
-            /// let latest = list().first();
-            /// ```
-            #[rhai_fn(name = "first", get = "first", pure)]
-            pub fn first(list: &mut List) -> Dynamic {
-                if list.count() == 0 { Dynamic::UNIT } else { list.item(0) }
+                unique_of(&ctx, list, &Key::Function(key))
             }
 
             /// The last; `()` of none.
@@ -317,17 +448,34 @@ macro_rules! sequence_functions {
             /// ```rhai
             /// let oldest = list().last();
             /// ```
-            #[rhai_fn(name = "last", get = "last", pure)]
-            pub fn last(list: &mut List) -> Dynamic {
-                list.count().checked_sub(1).map_or(Dynamic::UNIT, |place| list.item(place))
+            #[rhai_fn(name = "last", get = "last", pure, volatile, return_raw)]
+            pub fn last(ctx: NativeCallContext, list: &mut List) -> Fallible<Dynamic> {
+                let list = list.list(&ctx)?;
+                Ok(list.count().checked_sub(1).map_or(Dynamic::UNIT, |place| list.item(place)))
             }
         }
     };
 }
 
-sequence_functions!(session_sequence, Sessions);
 sequence_functions!(agent_sequence, Agents);
 sequence_functions!(array_sequence, Array);
+sequence_functions!(session_sequence, Sessions);
+
+fn sort<L: Listed>(ctx: &NativeCallContext, list: &L, key: &Key) -> Fallible<L> {
+    let keys = key.all(ctx, list)?;
+    sorted(ctx, &list.list(ctx)?, &keys).map(Into::into)
+}
+
+fn group<L: Listed + rhai::Variant>(ctx: &NativeCallContext, list: &L, key: &Key) -> Fallible<Map> {
+    let keys = key.all(ctx, list)?;
+    let of = |(name, list): (String, L::List)| (name.into(), Dynamic::from::<L>(list.into()));
+    Ok(groups(&list.list(ctx)?, &keys).into_iter().map(of).collect())
+}
+
+fn unique_of<L: Listed>(ctx: &NativeCallContext, list: &L, key: &Key) -> Fallible<L> {
+    let keys = key.all(ctx, list)?;
+    Ok(unique(&list.list(ctx)?, &keys).into())
+}
 
 /// What only arrays have, since their values may be plain.
 #[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
@@ -340,7 +488,7 @@ pub mod array_functions {
     /// ```
     #[rhai_fn(name = "sum", pure, return_raw)]
     pub fn sum_array(ctx: NativeCallContext, array: &mut Array) -> Fallible<Dynamic> {
-        sum(&ctx, array)
+        super::sum(&ctx, array, &Key::Itself)
     }
 
     /// The average of an array's numbers or durations; `()` of none.
@@ -350,7 +498,7 @@ pub mod array_functions {
     /// ```
     #[rhai_fn(pure, return_raw)]
     pub fn avg(ctx: NativeCallContext, array: &mut Array) -> Fallible<Dynamic> {
-        average(&ctx, array)
+        average(&ctx, array, &Key::Itself)
     }
 
     /// The smallest of an array's values; `()` of none.
@@ -360,7 +508,7 @@ pub mod array_functions {
     /// ```
     #[rhai_fn(pure, return_raw)]
     pub fn min(ctx: NativeCallContext, array: &mut Array) -> Fallible<Dynamic> {
-        extreme(&ctx, array.clone(), Ordering::Less)
+        extreme(&ctx, array, &Key::Itself, Ordering::Less)
     }
 
     /// The largest of an array's values; `()` of none.
@@ -370,7 +518,7 @@ pub mod array_functions {
     /// ```
     #[rhai_fn(pure, return_raw)]
     pub fn max(ctx: NativeCallContext, array: &mut Array) -> Fallible<Dynamic> {
-        extreme(&ctx, array.clone(), Ordering::Greater)
+        extreme(&ctx, array, &Key::Itself, Ordering::Greater)
     }
 
     /// An array's values without repetitions.
@@ -380,7 +528,7 @@ pub mod array_functions {
     /// ```
     #[rhai_fn(name = "unique", pure, return_raw)]
     pub fn unique_array(ctx: NativeCallContext, array: &mut Array) -> Fallible<Array> {
-        unique(&ctx, array, &Key::Itself)
+        super::unique_of(&ctx, array, &Key::Itself)
     }
 }
 
@@ -397,9 +545,9 @@ macro_rules! list_functions {
             /// ```rhai
             /// print(list().len);
             /// ```
-            #[rhai_fn(name = "len", get = "len", pure)]
-            pub fn len(list: &mut List) -> i64 {
-                i64::try_from(list.count()).unwrap_or(i64::MAX)
+            #[rhai_fn(name = "len", get = "len", pure, volatile, return_raw)]
+            pub fn len(ctx: NativeCallContext, list: &mut List) -> Fallible<i64> {
+                length(&ctx, list).map(|n| i64::try_from(n).unwrap_or(i64::MAX))
             }
 
             /// Whether there is none.
@@ -407,9 +555,9 @@ macro_rules! list_functions {
             /// ```rhai
             /// if list(#{ status: "failed" }).is_empty() { print("all is well"); }
             /// ```
-            #[rhai_fn(name = "is_empty", get = "is_empty", pure)]
-            pub fn is_empty(list: &mut List) -> bool {
-                list.count() == 0
+            #[rhai_fn(name = "is_empty", get = "is_empty", pure, volatile, return_raw)]
+            pub fn is_empty(ctx: NativeCallContext, list: &mut List) -> Fallible<bool> {
+                length(&ctx, list).map(|n| n == 0)
             }
 
             /// The one at this place: from 0, or from the end with -1. Error: there is none.
@@ -418,8 +566,9 @@ macro_rules! list_functions {
             /// let latest = list()[0];
             /// let oldest = list()[-1];
             /// ```
-            #[rhai_fn(index_get, return_raw)]
+            #[rhai_fn(index_get, volatile, return_raw)]
             pub fn at(ctx: NativeCallContext, list: &mut List, place: i64) -> Fallible<Dynamic> {
+                let list = list.list(&ctx)?;
                 let count = i64::try_from(list.count()).unwrap_or(i64::MAX);
                 let place = if place < 0 { count.saturating_add(place) } else { place };
                 if place < 0 || place >= count {
@@ -434,10 +583,11 @@ macro_rules! list_functions {
             /// ```rhai
             /// table(list().sort_by("idle").reverse());
             /// ```
-            #[rhai_fn(pure)]
-            pub fn reverse(list: &mut List) -> List {
+            #[rhai_fn(pure, volatile, return_raw)]
+            pub fn reverse(ctx: NativeCallContext, list: &mut List) -> Fallible<List> {
+                let list = list.list(&ctx)?;
                 let places: Vec<usize> = (0..list.count()).rev().collect();
-                list.pick(&places)
+                Ok(list.pick(&places).into())
             }
 
             /// An array of the same values.
@@ -445,9 +595,10 @@ macro_rules! list_functions {
             /// ```rhai
             /// print(list().to_array().len);
             /// ```
-            #[rhai_fn(pure)]
-            pub fn to_array(list: &mut List) -> Array {
-                (0..list.count()).map(|place| list.item(place)).collect()
+            #[rhai_fn(pure, volatile, return_raw)]
+            pub fn to_array(ctx: NativeCallContext, list: &mut List) -> Fallible<Array> {
+                let list = list.list(&ctx)?;
+                Ok((0..list.count()).map(|place| list.item(place)).collect())
             }
         }
     };

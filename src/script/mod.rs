@@ -7,14 +7,17 @@ mod agents;
 mod assembly;
 mod check;
 mod completeness;
+mod condition;
 mod control;
 mod converse;
 mod diagnostic;
 mod duration;
 mod ending;
 mod engine;
+mod expression;
 
 mod failure;
+mod field;
 #[cfg(test)]
 mod fake;
 mod functions;
@@ -24,12 +27,13 @@ mod listing;
 mod lists;
 mod message;
 mod output;
-mod predicate;
+mod record;
 mod resolver;
 mod runtime;
 mod sequence;
 mod session;
 mod sessions;
+mod stream;
 mod suggestion;
 #[cfg(test)]
 mod tests;

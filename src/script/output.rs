@@ -32,6 +32,7 @@ pub fn mark(terminal: &dyn Terminal, done: bool) -> &'static str {
 
 /// Prints a value as JSON.
 pub fn json(runtime: &Runtime, value: &Dynamic) -> Result<(), Failure> {
+    value::look(value)?;
     runtime.out(&render::pretty(&value::to_json(value)))
 }
 
@@ -44,7 +45,7 @@ pub fn show(runtime: &Runtime, value: &Dynamic) -> Result<(), Failure> {
         return Ok(());
     }
     if let Some(session) = value.read_lock::<Session>() {
-        return runtime.out(&render::session(&session.0, &runtime.style()));
+        return runtime.out(&render::session(&session.0.to_wire(), &runtime.style()));
     }
     if let Some(agent) = value.read_lock::<Agent>() {
         return runtime.out(&render::agent(agent.wire(), &runtime.style()));
@@ -78,7 +79,7 @@ fn session_list(runtime: &Runtime, items: &[Dynamic], columns: Option<&[String]>
         Some(_) => return None,
     };
     let sessions: Option<Vec<crate::wire::Session>> =
-        items.iter().map(|item| Some((*item.read_lock::<Session>()?.0).clone())).collect();
+        items.iter().map(|item| Some(item.read_lock::<Session>()?.0.to_wire())).collect();
     let sessions = sessions.filter(|sessions| !sessions.is_empty())?;
     Some(render::sessions(&sessions, &runtime.style(), agent_column))
 }
@@ -97,7 +98,7 @@ pub fn table(runtime: &Runtime, rows: &Dynamic, columns: Option<Array>) -> Resul
         .transpose()?;
     let now = runtime.now();
     let items: Vec<Dynamic> = if let Some(sessions) = rows.read_lock::<Sessions>() {
-        sessions.iter().cloned().map(Dynamic::from).collect()
+        sessions.load()?.iter().cloned().map(Dynamic::from).collect()
     } else if let Some(agents) = rows.read_lock::<Agents>() {
         agents.iter().cloned().map(Dynamic::from).collect()
     } else if let Some(done) = rows.read_lock::<Done>() {

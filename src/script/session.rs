@@ -3,13 +3,15 @@
 use std::rc::Rc;
 
 use rhai::plugin::*;
-use rhai::{Array, Map, NativeCallContext};
+use rhai::{Array, ImmutableString, Map, NativeCallContext};
 use serde_json::Value;
 
 use super::converse::{self, Dialogue, With};
 use super::duration::Span;
 use super::failure::{At, Failure, Fallible};
+use super::field::Field;
 use super::message::{Message, Reply};
+use super::record::Record;
 use super::runtime::{Change, Runtime};
 use super::suggestion;
 use super::time::Moment;
@@ -18,69 +20,25 @@ use crate::wire::{self, SessionId, Status, Timestamp};
 
 /// A session as the server last told it. `Session` in scripts.
 #[derive(Clone, Debug)]
-pub struct Session(pub Rc<wire::Session>);
-
-/// Of which sort a field is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Boolean,
-    Duration,
-    Number,
-    Status,
-    Text,
-    Time,
-}
+pub struct Session(pub Rc<Record>);
 
 impl From<wire::Session> for Session {
     fn from(session: wire::Session) -> Self {
-        Self(Rc::new(session))
+        Self(Rc::new(session.into()))
     }
 }
 
 impl Session {
-    /// Every field that scripts and predicates can name.
-    pub const FIELDS: [(&'static str, Kind); 15] = [
-        ("id", Kind::Text),
-        ("short_id", Kind::Text),
-        ("agent", Kind::Text),
-        ("agent_id", Kind::Text),
-        ("title", Kind::Text),
-        ("status", Kind::Status),
-        ("message_count", Kind::Number),
-        ("created_at", Kind::Time),
-        ("last_activity_at", Kind::Time),
-        ("age", Kind::Duration),
-        ("idle", Kind::Duration),
-        ("ended_at", Kind::Time),
-        ("end_reason", Kind::Text),
-        ("expires_at", Kind::Time),
-        ("error", Kind::Text),
-    ];
-
     /// The field of this name; `now` in milliseconds since the Unix epoch.
     pub fn field(&self, name: &str, now: i64) -> Option<Dynamic> {
-        let session = &*self.0;
-        let time = |at: Option<Timestamp>| at.map_or(Dynamic::UNIT, |at| Dynamic::from(Moment(at)));
-        Some(match name {
-            "age" => Dynamic::from(self.age(now)),
-            "agent" => self.agent().into(),
-            "agent_id" => session.agent_id.as_str().into(),
-            "created_at" => time(Some(session.created_at)),
-            "end_reason" => session.end_reason.map(wire::EndReason::as_str).unwrap_or_default().into(),
-            "ended_at" => time(session.ended_at),
-            "error" => session.error.as_deref().unwrap_or_default().into(),
-            "expires_at" => time(session.expires_at),
-            "id" => session.id.as_str().into(),
-            "idle" => Dynamic::from(self.idle(now)),
+        match Field::named(name) {
+            Some(field) => Some(field.of(self, now)),
             // For tables alone: as `sessions list` shows it.
-            "last_active" => render::ago(self.last_activity(), Timestamp::from_millis(now)).into(),
-            "last_activity_at" => time(Some(self.last_activity())),
-            "message_count" => Dynamic::from_int(i64::try_from(session.message_count).unwrap_or(i64::MAX)),
-            "short_id" => session.id.short().into(),
-            "status" => session.status.as_str().into(),
-            "title" => self.title().into(),
-            _ => return None,
-        })
+            None if name == "last_active" => {
+                Some(render::ago(self.last_activity(), Timestamp::from_millis(now)).into())
+            }
+            None => None,
+        }
     }
 
     /// What `--dry-run` gives for a session that was not created: pending, with an ID of zeros.
@@ -104,12 +62,17 @@ impl Session {
     }
 
     /// The agent's name, or its ID if the server gave none.
-    pub fn agent(&self) -> &str {
-        self.0.agent_name.as_deref().unwrap_or(self.0.agent_id.as_str())
+    pub fn agent(&self) -> &ImmutableString {
+        &self.0.agent.called
     }
 
-    pub fn title(&self) -> &str {
-        self.0.title.as_deref().unwrap_or_default()
+    pub fn title(&self) -> ImmutableString {
+        self.0.title.clone().unwrap_or_default()
+    }
+
+    /// How many messages the user has sent.
+    pub fn message_count(&self) -> i64 {
+        i64::try_from(self.0.message_count).unwrap_or(i64::MAX)
     }
 
     /// When something last happened; its creation if nothing has.
@@ -125,13 +88,13 @@ impl Session {
         }
     }
 
-    fn age(&self, now: i64) -> Span {
+    pub fn age(&self, now: i64) -> Span {
         Span(now.saturating_sub(self.0.created_at.as_millis()).max(0))
     }
 
     /// Keys in the order of the page, then ours.
     pub fn to_json(&self) -> Value {
-        render::session_json(&self.0)
+        render::session_json(&self.0.to_wire())
     }
 }
 
@@ -209,8 +172,8 @@ pub mod session_methods {
     /// print(list()[0].agent);
     /// ```
     #[rhai_fn(get = "agent", pure)]
-    pub fn agent(session: &mut Session) -> String {
-        Session::agent(session).to_owned()
+    pub fn agent(session: &mut Session) -> ImmutableString {
+        Session::agent(session).clone()
     }
 
     /// The agent's ID: `agt_` and 12 hex digits.
@@ -220,7 +183,7 @@ pub mod session_methods {
     /// ```
     #[rhai_fn(get = "agent_id", pure)]
     pub fn agent_id(session: &mut Session) -> String {
-        session.0.agent_id.to_string()
+        session.0.agent.id.to_string()
     }
 
     /// The title: the first message, unless one was given. `""` if there is none.
@@ -229,8 +192,8 @@ pub mod session_methods {
     /// let demos = list().filter(|s| s.title.contains("demo"));
     /// ```
     #[rhai_fn(get = "title", pure)]
-    pub fn title(session: &mut Session) -> String {
-        Session::title(session).to_owned()
+    pub fn title(session: &mut Session) -> ImmutableString {
+        Session::title(session)
     }
 
     /// `active`, `idle`, `completed`, `ended`, `failed` or `pending`.
@@ -250,7 +213,7 @@ pub mod session_methods {
     /// ```
     #[rhai_fn(get = "message_count", pure)]
     pub fn message_count(session: &mut Session) -> i64 {
-        i64::try_from(session.0.message_count).unwrap_or(i64::MAX)
+        Session::message_count(session)
     }
 
     /// When it was created.
@@ -329,7 +292,7 @@ pub mod session_methods {
     /// for s in list(#{ status: "failed" }) { print(`${s.short_id} ${s.error}`); }
     /// ```
     #[rhai_fn(get = "error", pure)]
-    pub fn error(session: &mut Session) -> String {
+    pub fn error(session: &mut Session) -> ImmutableString {
         session.0.error.clone().unwrap_or_default()
     }
 
@@ -341,8 +304,7 @@ pub mod session_methods {
     #[rhai_fn(pure, return_raw)]
     pub fn to_map(ctx: NativeCallContext, session: &mut Session) -> Fallible<Map> {
         let now = Runtime::of(&ctx)?.now();
-        let fields = Session::FIELDS.iter();
-        Ok(fields.filter_map(|(name, _)| Some(((*name).into(), session.field(name, now)?))).collect())
+        Ok(Field::ALL.iter().map(|field| (field.name().into(), field.of(session, now))).collect())
     }
 
     /// Two sessions are the same if their IDs are.

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use super::agents::{Agent, Agents};
 use super::duration::Span;
 use super::failure::Failure;
+use super::field::Field;
 use super::message::{Message, Reply};
 use super::session::Session;
 use super::sessions::{Done, DoneRow, Sessions};
+use super::stream::Stream;
 use super::suggestion;
 use super::time::Moment;
 
@@ -42,6 +44,8 @@ pub fn type_name(value: &Dynamic) -> &'static str {
         "a session"
     } else if value.is::<Sessions>() {
         "a list of sessions"
+    } else if value.is::<Stream>() {
+        "a stream"
     } else if value.is::<Agent>() {
         "an agent"
     } else if value.is::<Agents>() {
@@ -67,7 +71,7 @@ pub fn field(value: &Dynamic, name: &str, now: i64) -> Result<Dynamic, Failure> 
         (
             session.field(name, now),
             "session",
-            Session::FIELDS.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            Field::ALL.iter().map(|field| field.name().to_owned()).collect(),
         )
     } else if let Some(agent) = value.read_lock::<Agent>() {
         (agent.field(name), "agent", names(&Agent::FIELDS))
@@ -133,6 +137,19 @@ pub fn number(value: &Dynamic) -> Option<f64> {
     value.as_int().map(|n| n as f64).or_else(|_| value.as_float()).ok()
 }
 
+/// Asks for all sessions that the value holds and that nobody has looked at yet.
+pub fn look(value: &Dynamic) -> Result<(), Failure> {
+    if let Some(sessions) = value.read_lock::<Sessions>() {
+        sessions.load().map(|_| ())
+    } else if let Some(array) = value.read_lock::<Array>() {
+        array.iter().try_for_each(look)
+    } else if let Some(map) = value.read_lock::<Map>() {
+        map.values().try_for_each(look)
+    } else {
+        Ok(())
+    }
+}
+
 /// A value as JSON; what has no JSON of its own becomes its text.
 pub fn to_json(value: &Dynamic) -> Value {
     if value.is_unit() {
@@ -154,7 +171,10 @@ pub fn to_json(value: &Dynamic) -> Value {
     } else if let Some(session) = value.read_lock::<Session>() {
         session.to_json()
     } else if let Some(sessions) = value.read_lock::<Sessions>() {
-        sessions.iter().map(Session::to_json).collect()
+        // Whoever prints a value looks at its sessions first, and tells if that fails.
+        sessions
+            .load()
+            .map_or_else(|failure| failure.to_json(), |list| list.iter().map(Session::to_json).collect())
     } else if let Some(agent) = value.read_lock::<Agent>() {
         agent.to_json()
     } else if let Some(agents) = value.read_lock::<Agents>() {

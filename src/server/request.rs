@@ -141,7 +141,8 @@ pub fn session_query(pairs: &[(String, String)]) -> Result<SessionQuery> {
     if agent.is_empty() {
         agent.extend(values(pairs, "agent_id").map(str::to_owned));
     }
-    if agent.len() > MAX_AGENTS {
+    let agent_name: Vec<String> = values(pairs, "agent_name").map(str::to_owned).collect();
+    if agent.len().max(agent_name.len()) > MAX_AGENTS {
         return Err(Failure::new(
             ErrorCode::Invalid,
             format!("At most {MAX_AGENTS} agents can be named at a time"),
@@ -153,6 +154,7 @@ pub fn session_query(pairs: &[(String, String)]) -> Result<SessionQuery> {
     Ok(SessionQuery {
         status: words(values(pairs, "status"))?,
         agent,
+        agent_name,
         idle_longer_than: parsed(pairs, "idle_longer_than", "a number of seconds")?,
         created_before: parsed(pairs, "created_before", moment)?,
         created_after: parsed(pairs, "created_after", moment)?,

@@ -124,6 +124,17 @@ impl Store {
         id.map(|id| parse("an agent's ID", &id)).transpose()
     }
 
+    /// All that have or had one of these names.
+    pub async fn agents_called(&self, names: &[String]) -> Result<Vec<AgentId>> {
+        let ids: Vec<String> = sqlx::query_scalar(
+            "SELECT id FROM agents WHERE name IN (SELECT value FROM json_each($1)) ORDER BY id",
+        )
+        .bind(to_json("agents' names", &names)?)
+        .fetch_all(&self.read)
+        .await?;
+        ids.iter().map(|id| parse("an agent's ID", id)).collect()
+    }
+
     /// What a session of this agent's revision runs.
     pub async fn revision(&self, agent: &AgentId, revision: u64) -> Result<Option<Revision>> {
         let row: Option<(String, String)> =

@@ -6,6 +6,7 @@
 //! | --- | --- | --- |
 //! | `status` (repeatable) | list, stats | in any of these states; aliases and any case |
 //! | `agent` (repeatable), `agent_id` | list, stats | of any of these agents, by name or ID |
+//! | `agent_name` (repeatable) | list, stats | whose agent is or was called one of these; an unknown name fits none |
 //! | `idle_longer_than` | list, stats | seconds; an active session is not idle |
 //! | `created_before`, `created_after` | list, stats | strictly |
 //! | `active_before`, `active_after` | list, stats | strictly; no activity yet counts as created_at |
@@ -140,6 +141,8 @@ pub struct SessionQuery {
     pub status: Vec<Status>,
     /// Agents' names or IDs; an unknown one is an error, not an empty list.
     pub agent: Vec<String>,
+    /// Agents' names as sessions show them, of deleted agents too; an unknown one fits no session.
+    pub agent_name: Vec<String>,
     /// In seconds. An active session is not idle.
     pub idle_longer_than: Option<u64>,
     pub created_before: Option<Timestamp>,

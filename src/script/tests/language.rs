@@ -372,7 +372,7 @@ fn no_text_breaks_the_engine() {
     let config = Config { cases: 2000, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&text, |text| {
-            let _ = super::super::predicate::Predicate::compile(&inner, &text);
+            let _ = super::super::expression::Expression::compile(&inner, &text);
             let _ = engine.completeness(&text);
             Ok(())
         })

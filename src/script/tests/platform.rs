@@ -15,28 +15,97 @@ fn a_list_is_fetched_page_by_page_and_sorted() {
         ran.printed(),
         "11aa00000000 notes 0s 2\n8d4e6f1a3b2c writer 1h 1\n5a3f7b9c2e1d notes 3h 3\n9e5f7a2b4c3d notes 2d 5\n11\n"
     );
-    let first =
-        ["GET /v1/sessions?limit=1000&order=created", "GET /v1/sessions?limit=1000&cursor=3&order=created"];
-    assert_eq!(server.requests(), [first, first].concat());
+    assert_eq!(
+        server.requests(),
+        [
+            "GET /v1/sessions?limit=1000",
+            "GET /v1/sessions?limit=1000&order=created",
+            "GET /v1/sessions?limit=1000&cursor=3&order=created",
+            "GET /v1/sessions?limit=1000",
+            "GET /v1/sessions/stats?sum=message_count",
+        ]
+    );
 }
 
 #[test]
 fn options_reach_the_server_and_narrow_the_list() {
+    let idle = "status=idle&";
+    let rest = "status=idle&status=completed&status=ended&status=failed&status=pending&";
+    // Two hours and a day before the fixed now.
+    let two_hours = "active_before=2026-03-09T08%3A19%3A00Z&";
+    let a_day = "created_before=2026-03-08T10%3A19%3A00Z&";
+    for (call, expected, asked) in [
+        ("list(#{ status: \"idle\" })", "[8d4e6f1a3b2c, 5a3f7b9c2e1d]", idle.to_owned()),
+        (
+            "list(#{ status: [\"idle\", \"running\"], agent: \"notes\" })",
+            "[11aa00000000, 5a3f7b9c2e1d]",
+            "status=idle&status=active&agent=notes&".into(),
+        ),
+        ("list(#{ idle_over: \"2h\" })", "[5a3f7b9c2e1d, 9e5f7a2b4c3d]", format!("{rest}{two_hours}")),
+        (
+            "list(#{ where: \"idle > 2.hours && status == `idle`\" })",
+            "[5a3f7b9c2e1d]",
+            format!("{idle}{two_hours}"),
+        ),
+        (
+            "list().filter(|s| s.idle > 2.hours && s.status == \"idle\")",
+            "[5a3f7b9c2e1d]",
+            format!("{idle}{two_hours}"),
+        ),
+        (
+            "list().filter(#{ status: [\"idle\"], agent: \"notes\" })",
+            "[5a3f7b9c2e1d]",
+            "status=idle&agent_name=notes&".into(),
+        ),
+        (
+            "list(#{ where: |s| s.message_count > 2 })",
+            "[5a3f7b9c2e1d, 9e5f7a2b4c3d]",
+            "min_messages=3&".into(),
+        ),
+        ("list().reject(|s| s.status != \"ended\")", "[9e5f7a2b4c3d]", "status=ended&".into()),
+        (
+            "list().filter(|s| s.status == \"idle\" || s.status == \"ended\").reject(#{ status: \"ended\" })",
+            "[8d4e6f1a3b2c, 5a3f7b9c2e1d]",
+            idle.into(),
+        ),
+        (
+            "list().filter(\"created_at < ago(1.days) && agent == \\\"writer\\\"\")",
+            "[8d4e6f1a3b2c]",
+            format!("agent_name=writer&{a_day}"),
+        ),
+        ("filter(list(), |s| s.agent == \"writer\")", "[8d4e6f1a3b2c]", "agent_name=writer&".into()),
+        (
+            "list().filter(|s| s.agent in [\"writer\", \"x\"])",
+            "[8d4e6f1a3b2c]",
+            "agent_name=writer&agent_name=x&".into(),
+        ),
+        ("list().filter(|s| s.title.contains(\"milk\"))", "[5a3f7b9c2e1d]", "title_contains=milk&".into()),
+        ("list().filter(|s| s.title.contains(\"MILK\"))", "[]", "title_contains=MILK&".into()),
+        (
+            "list().filter(|s| s.agent == \"writer\" && s.title.len > 3)",
+            "[8d4e6f1a3b2c]",
+            "agent_name=writer&".into(),
+        ),
+        ("sessions::list(#{ status: \"ended\" })", "[9e5f7a2b4c3d]", "status=ended&".into()),
+    ] {
+        let server = FakeServer::start();
+        let script = format!("print({call});");
+        let ran = run_with(Some(&server), Options::default(), |_, _| {}, &script);
+        assert_eq!(ran.printed(), format!("{expected}\n"), "{call}");
+        assert_eq!(server.requests(), [format!("GET /v1/sessions?{asked}limit=1000")], "{call}");
+    }
     for (call, expected, requests) in [
-        ("list(#{ status: \"idle\" })", "[8d4e6f1a3b2c, 5a3f7b9c2e1d]", 1),
-        ("list(#{ status: [\"idle\", \"running\"], agent: \"notes\" })", "[11aa00000000, 5a3f7b9c2e1d]", 1),
-        ("list(#{ agent: [\"notes\", \"writer\"], limit: 2 })", "[11aa00000000, 8d4e6f1a3b2c]", 2),
+        ("list(#{ agent: [\"notes\", \"writer\"], limit: 2 })", "[11aa00000000, 8d4e6f1a3b2c]", 1),
         ("list(#{ limit: 1, status: () })", "[11aa00000000]", 1),
-        ("list(#{ limit: \"4\" })", "[11aa00000000, 8d4e6f1a3b2c, 5a3f7b9c2e1d, 9e5f7a2b4c3d]", 2),
-        ("list(#{ idle_over: \"2h\" })", "[5a3f7b9c2e1d, 9e5f7a2b4c3d]", 2),
-        ("list(#{ where: \"idle > 2.hours && status == `idle`\" })", "[5a3f7b9c2e1d]", 2),
-        ("list(#{ where: \"title.contains(\\\"milk\\\")\", limit: 1 })", "[5a3f7b9c2e1d]", 2),
-        ("list(#{ where: |s| s.message_count > 2 })", "[5a3f7b9c2e1d, 9e5f7a2b4c3d]", 2),
-        ("list().filter(\"created_at < ago(1.days) && agent == \\\"writer\\\"\")", "[8d4e6f1a3b2c]", 2),
-        ("filter(list(), |s| s.agent == \"writer\")", "[8d4e6f1a3b2c]", 2),
-        ("sessions::list(#{ status: \"ended\" })", "[9e5f7a2b4c3d]", 1),
+        ("list(#{ limit: \"4\" })", "[11aa00000000, 8d4e6f1a3b2c, 5a3f7b9c2e1d, 9e5f7a2b4c3d]", 3),
+        ("list(#{ where: \"title.contains(\\\"milk\\\")\", limit: 1 })", "[5a3f7b9c2e1d]", 1),
+        ("list(#{ sort: \"-message_count\", limit: 2 })", "[9e5f7a2b4c3d, 5a3f7b9c2e1d]", 3),
+        ("list(#{ sort: |s| s.title })", "[9e5f7a2b4c3d, 8d4e6f1a3b2c, 11aa00000000, 5a3f7b9c2e1d]", 3),
         ("list(#{ agent: [] })", "[]", 0),
         ("list(#{ agent: \"notes\", status: [] })", "[]", 0),
+        ("list().filter(|s| s.status == \"x\")", "[]", 0),
+        ("list().filter(|s| s.agent == \"\")", "[]", 0),
+        ("list().filter(|s| s.status == \"idle\" && s.status == \"ended\").len", "0", 0),
     ] {
         let server = FakeServer::start();
         let script = format!("print({call});");
@@ -44,6 +113,123 @@ fn options_reach_the_server_and_narrow_the_list() {
         assert_eq!(ran.printed(), format!("{expected}\n"), "{call}");
         assert_eq!(server.requests().len(), requests, "{call}");
     }
+}
+
+#[test]
+fn of_many_the_server_is_asked_for_sums_and_counts() {
+    for (call, expected, asked) in [
+        ("list().len", "4", Some("")),
+        ("list().count(|s| s.status == \"idle\")", "2", None),
+        ("list().count(\"message_count > 0\")", "4", Some("min_messages=1")),
+        ("list().sum(\"message_count\")", "11", Some("sum=message_count")),
+        ("list().sum(|s| s.message_count)", "11", Some("sum=message_count")),
+        ("list().avg(\"message_count\")", "2.75", Some("sum=message_count")),
+        ("list().max(|s| s.message_count)", "5", Some("max=message_count")),
+        ("list().min(\"last_activity_at\")", "2026-03-07T10:19:00Z", Some("min=last_activity_at")),
+        ("list().count_by(\"agent\")", "#{\"notes\": 3, \"writer\": 1}", Some("count_by=agent")),
+        ("list().count_by(|s| s.status).idle", "2", Some("count_by=status")),
+        ("sessions::each().sum(\"message_count\")", "11", Some("sum=message_count")),
+        // Those that the server can't answer are counted here.
+        ("list().sum(\"idle\")", "2d 4h", None),
+        ("list().count_by(\"message_count > 2\")", "#{\"false\": 2, \"true\": 2}", None),
+        ("list().filter(|s| s.title.contains(\"o\")).len", "4", None),
+    ] {
+        let server = FakeServer::start();
+        let ran = run_with(Some(&server), Options::default(), |_, _| {}, &format!("print({call});"));
+        assert_eq!(ran.printed(), format!("{expected}\n"), "{call}");
+        let requests = server.requests();
+        let stats: Vec<&str> =
+            requests.iter().filter_map(|asked| asked.strip_prefix("GET /v1/sessions/stats")).collect();
+        assert_eq!(stats.first().map(|asked| asked.trim_start_matches('?')), asked, "{call}: {requests:?}");
+    }
+    let server = FakeServer::start();
+    let script = "print(list().first.short_id); print(list().any(|s| s.status == \"failed\"));";
+    assert_eq!(
+        run_with(Some(&server), Options::default(), |_, _| {}, script).printed(),
+        "11aa00000000\nfalse\n"
+    );
+    assert_eq!(server.requests(), ["GET /v1/sessions?limit=1", "GET /v1/sessions?status=failed&limit=1"]);
+}
+
+#[test]
+fn what_is_acted_on_was_counted_before() {
+    let server = FakeServer::start();
+    let script = "let all = list(); print(all.len); sessions::create(\"notes\"); print(end(all).len);";
+    let ran = run_with(
+        Some(&server),
+        Options::default(),
+        |_, host| {
+            let sessions = server.held.sessions.lock().expect("not poisoned").len();
+            assert_eq!(sessions, 4);
+            host.clock.now_millis();
+        },
+        script,
+    );
+    assert_eq!(ran.printed(), "4\n5\n");
+    assert!(
+        server.requests().iter().any(|asked| asked.contains("active_before=2026-03-09T10%3A19%3A00.001Z"))
+    );
+}
+
+#[test]
+fn a_stream_is_walked_page_by_page() {
+    for (call, expected, requests) in [
+        (
+            "for s in sessions::each() { print(s.short_id); }",
+            "11aa00000000\n5a3f7b9c2e1d\n8d4e6f1a3b2c\n9e5f7a2b4c3d\n",
+            2,
+        ),
+        ("sessions::each().take(2).each(|s| print(s.agent));", "notes\nnotes\n", 1),
+        ("for s in sessions::each().skip(1).take(1) { print(s.short_id); }", "5a3f7b9c2e1d\n", 1),
+        ("for s in sessions::each().take(0) { print(s.short_id); }", "", 0),
+        (
+            "sessions::each().filter(|s| s.title.len > 15).map(|s| s.message_count).each(|n| print(n));",
+            "3\n1\n",
+            2,
+        ),
+        (
+            "print(sessions::each().filter(\"idle > 2.hours\").map(\"[agent, message_count]\").to_list());",
+            "[[\"notes\", 3], [\"notes\", 5]]\n",
+            1,
+        ),
+        (
+            "print(sessions::each().reject(|s| s.title.len > 15).sort_by(\"-message_count\"));",
+            "[9e5f7a2b4c3d, 11aa00000000]\n",
+            2,
+        ),
+        ("print(sessions::each().group_by(\"agent\").notes.ids.len);", "3\n", 2),
+        ("print(sessions::each().unique(\"agent\"));", "[11aa00000000, 8d4e6f1a3b2c]\n", 2),
+        ("print(sessions::each().first.short_id);", "11aa00000000\n", 1),
+        ("print(sessions::each().count(\"status == `idle`\"));", "2\n", 1),
+        (
+            "print(sessions::each().filter(|s| s.status == \"idle\").filter(|s| s.title.len > 0).count());",
+            "2\n",
+            1,
+        ),
+        ("print(sessions::each().find(|s| s.title.len < 14).title);", "count to ten\n", 1),
+        ("print(sessions::each());print(type_of(sessions::each()));", "a stream of sessions\nStream\n", 0),
+    ] {
+        let server = FakeServer::start();
+        let ran = run_with(Some(&server), Options::default(), |_, _| {}, call);
+        assert_eq!(ran.printed(), expected, "{call}");
+        let asked = server.requests();
+        assert_eq!(asked.len(), requests, "{call}: {asked:?}");
+    }
+    let error = on_server("for s in sessions::each().filter(|s| s.title.len > 1) { print(s); }").error();
+    assert_eq!(error.to_string(), "`for` can't walk a stream that calls functions on its way");
+    assert_eq!(error.place().map(|place| place.line), Some(1));
+}
+
+#[test]
+fn json_becomes_sessions_and_sessions_become_csv() {
+    let ran = on_server(
+        "let kept = sessions::from_json(list().to_json()); print(kept); print(kept.sum(\"message_count\")); print(kept == ());",
+    );
+    assert_eq!(ran.printed(), "[11aa00000000, 8d4e6f1a3b2c, 5a3f7b9c2e1d, 9e5f7a2b4c3d]\n11\nfalse\n");
+    let error = run("sessions::from_json(\"{}\");").error();
+    assert!(error.to_string().starts_with("this is not a list of sessions: "), "{error}");
+    let script = "let s = sessions::create(\"notes\", #{ title: `a, \"b\"\nc` }); print(list(#{ status: \"pending\" }).to_csv([\"short_id\", \"title\", \"idle\"]));";
+    assert_eq!(on_server(script).printed(), "short_id,title,idle\nc0ffee000000,\"a, \"\"b\"\"\nc\",0s\n");
 }
 
 #[test]
@@ -75,7 +261,7 @@ fn a_condition_that_makes_no_sense_is_refused_before_the_first_request() {
         let error = run_with(Some(&server), Options::default(), |_, _| {}, &script).error();
         assert!(matches!(error, Error::Usage { .. }), "{error:?}");
         let text = condition.replace("\\\"", "\"");
-        assert_eq!(error.to_string(), format!("the condition `{text}` is wrong: {sentence}"));
+        assert_eq!(error.to_string(), format!("the expression `{text}` is wrong: {sentence}"));
         assert_eq!(error.hint(), Some(hint), "{condition}");
         assert_eq!(server.requests(), Vec::<String>::new(), "{condition}");
     }
@@ -83,7 +269,7 @@ fn a_condition_that_makes_no_sense_is_refused_before_the_first_request() {
     assert_eq!(error.to_string(), "the condition must answer true or false, and answered a whole number");
     let error = on_server("list(#{ where: \"title.nothing()\" });").error();
     assert!(
-        error.to_string().starts_with("the condition `title.nothing()` failed: there is no function"),
+        error.to_string().starts_with("the expression `title.nothing()` failed: there is no function"),
         "{error}"
     );
 }
@@ -95,7 +281,7 @@ fn wrong_options_name_the_right_ones() {
         (
             "list(#{ x: 1 });",
             "list has no option `x`",
-            "Options: agent, status, idle_over, title, limit, where.",
+            "Options: agent, status, idle_over, title, where, sort, limit.",
         ),
         (
             "list(#{ agent: \"\" });",
@@ -134,7 +320,7 @@ fn wrong_options_name_the_right_ones() {
             "Compare with a duration: 2.hours, 30.minutes.",
         ),
         ("list().filter(|s| 1);", "the function must answer true or false, and answered a whole number", ""),
-        ("list(#{ agent: \"ghost\" });", "Agent not found: no agent is called 'ghost'", "Look again."),
+        ("list(#{ agent: \"ghost\" }).len;", "Agent not found: no agent is called 'ghost'", "Look again."),
         ("let m = #{ a: 1 }; m.b;", "the map has no `b`", "Ask first whether it is there: \"b\" in map."),
         ("throw \"my own\";", "my own", ""),
         (

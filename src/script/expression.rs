@@ -1,32 +1,35 @@
-//! Expressions over a session's fields: `status == "idle" && idle > 2.hours`. Checked before anything is asked or done.
+//! Expressions over a session's fields: `status == "idle" && idle > 2.hours`, `[short_id, idle]`, `-message_count`. Checked
+//! before anything is asked or done.
 
 use std::collections::BTreeSet;
 
 use rhai::{AST, ASTNode, Dynamic, Engine, EvalAltResult, Expr, NativeCallContext, Scope, Stmt};
 
+use super::condition::{self, Understood};
 use super::diagnostic;
 use super::failure::{At, Failure, Fallible};
-use super::session::{Kind, Session};
+use super::field::{Field, Kind};
+use super::session::Session;
 use super::suggestion;
 use super::value;
 use crate::wire::Status;
 
 /// A compiled and checked expression.
-pub struct Predicate {
+pub struct Expression {
     text: String,
     ast: AST,
-    fields: Vec<&'static str>,
+    fields: Vec<Field>,
 }
 
-impl Predicate {
+impl Expression {
     /// Errors: not an expression, an unknown field, a comparison that could never hold.
     pub fn compile(engine: &Engine, text: &str) -> Result<Self, Failure> {
         let mut scope = Scope::new();
-        for (name, _) in Session::FIELDS {
-            scope.push_dynamic(name, Dynamic::UNIT);
+        for field in Field::ALL {
+            scope.push_dynamic(field.name(), Dynamic::UNIT);
         }
         let wrong = |sentence: String, hint: Option<String>| Failure::Usage {
-            message: format!("the condition `{text}` is wrong: {sentence}"),
+            message: format!("the expression `{text}` is wrong: {sentence}"),
             hint: Some(hint.unwrap_or_else(|| {
                 "It is an expression over a session's fields, like status == \"idle\" && idle > 2.hours."
                     .to_owned()
@@ -34,20 +37,22 @@ impl Predicate {
         };
         let ast =
             engine.compile_expression_with_scope(&scope, text).map_err(|error| match *error.err_type() {
-                rhai::ParseErrorType::VariableUndefined(ref name) => wrong(
-                    format!("a session has no field `{name}`"),
-                    Some(suggestion::did_you_mean(name, field_names()).unwrap_or_else(|| {
-                        format!("Fields: {}.", field_names().collect::<Vec<_>>().join(", "))
-                    })),
-                ),
+                rhai::ParseErrorType::VariableUndefined(ref name) => {
+                    wrong(
+                        format!("a session has no field `{name}`"),
+                        Some(suggestion::did_you_mean(name, names()).unwrap_or_else(|| {
+                            format!("Fields: {}.", names().collect::<Vec<_>>().join(", "))
+                        })),
+                    )
+                }
                 ref other => wrong(other.to_string().trim_end_matches('.').to_owned(), None),
             })?;
         let mut fields = BTreeSet::new();
         let mut problem = None;
         ast.walk(&mut |path| {
             if let Some(ASTNode::Expr(expression)) = path.last() {
-                if let Some((name, _)) = variable(expression) {
-                    fields.insert(name);
+                if let Some(field) = variable(expression) {
+                    fields.insert(field.name());
                 }
                 if let Err(found) = check(expression) {
                     problem.get_or_insert(found);
@@ -62,11 +67,24 @@ impl Predicate {
         });
         match problem {
             Some((message, hint)) => Err(wrong(message, Some(hint))),
-            None => Ok(Self { text: text.to_owned(), ast, fields: fields.into_iter().collect() }),
+            None => Ok(Self {
+                text: text.to_owned(),
+                ast,
+                fields: fields.into_iter().filter_map(Field::named).collect(),
+            }),
         }
     }
 
-    /// What the engine says of it, told of the condition: its places are not the script's.
+    /// The condition that it is, as far as that needs no engine; `now` in milliseconds since the Unix epoch.
+    pub fn understood(&self, now: i64) -> Understood {
+        match self.ast.statements() {
+            // It is evaluated by itself, so no function of the script's own goes before ours.
+            [statement] => condition::of_expression(statement, &|_, _| false, now),
+            _ => Understood::NOTHING,
+        }
+    }
+
+    /// What the engine says of it, told of the expression: its places are not the script's.
     fn failed(&self, ctx: &NativeCallContext, error: EvalAltResult) -> Box<EvalAltResult> {
         if matches!(error, EvalAltResult::ErrorTerminated(..)) {
             return error.into();
@@ -79,52 +97,43 @@ impl Predicate {
             Some(failure) => (failure.to_string(), failure.hint_text().map(str::to_owned)),
             None => diagnostic::describe(ctx.engine(), error),
         };
-        Failure::Usage { message: format!("the condition `{}` failed: {message}", self.text), hint }.at(ctx)
+        Failure::Usage { message: format!("the expression `{}` failed: {message}", self.text), hint }.at(ctx)
     }
 
-    /// Those for which it holds. Errors: it fails, or answers something other than true or false.
-    pub fn select(
-        &self,
-        ctx: &NativeCallContext,
-        sessions: Vec<Session>,
-        now: i64,
-    ) -> Fallible<Vec<Session>> {
+    /// Its value for a session; `now` in milliseconds since the Unix epoch. Error: it fails.
+    pub fn value(&self, ctx: &NativeCallContext, session: &Session, now: i64) -> Fallible<Dynamic> {
         let mut scope = Scope::new();
-        let mut selected = Vec::new();
-        for session in sessions {
-            scope.rewind(0);
-            for name in &self.fields {
-                scope.push_dynamic(*name, session.field(name, now).unwrap_or_default());
-            }
-            let answer = match ctx.engine().eval_ast_with_scope::<Dynamic>(&mut scope, &self.ast) {
-                Ok(answer) => answer,
-                Err(error) => return Err(self.failed(ctx, *error)),
-            };
-            let holds = answer
-                .as_bool()
-                .map_err(|_| {
-                    Failure::script(format!(
-                        "the condition must answer true or false, and answered {}",
-                        value::type_name(&answer)
-                    ))
-                })
-                .at(ctx)?;
-            if holds {
-                selected.push(session);
-            }
+        for field in &self.fields {
+            scope.push_dynamic(field.name(), field.of(session, now));
         }
-        Ok(selected)
+        ctx.engine()
+            .eval_ast_with_scope::<Dynamic>(&mut scope, &self.ast)
+            .map_err(|error| self.failed(ctx, *error))
+    }
+
+    /// Whether it holds for a session. Errors: it fails, or answers something other than true or false.
+    pub fn holds(&self, ctx: &NativeCallContext, session: &Session, now: i64) -> Fallible<bool> {
+        let answer = self.value(ctx, session, now)?;
+        answer
+            .as_bool()
+            .map_err(|_| {
+                Failure::script(format!(
+                    "the condition must answer true or false, and answered {}",
+                    value::type_name(&answer)
+                ))
+            })
+            .at(ctx)
     }
 }
 
-fn field_names() -> impl Iterator<Item = &'static str> + Clone {
-    Session::FIELDS.iter().map(|(name, _)| *name)
+fn names() -> impl Iterator<Item = &'static str> + Clone {
+    Field::ALL.into_iter().map(Field::name)
 }
 
 /// The session's field that this expression is.
-fn variable(expression: &Expr) -> Option<(&'static str, Kind)> {
+fn variable(expression: &Expr) -> Option<Field> {
     let Expr::Variable(variable, ..) = expression else { return None };
-    Session::FIELDS.iter().copied().find(|(name, _)| *name == variable.1.as_str())
+    Field::named(&variable.1)
 }
 
 /// Of which sort an expression's value is, where that can be told without running it.
@@ -133,7 +142,7 @@ fn kind(expression: &Expr) -> Option<Kind> {
         Expr::BoolConstant(..) | Expr::And(..) | Expr::Or(..) => Some(Kind::Boolean),
         Expr::IntegerConstant(..) | Expr::FloatConstant(..) => Some(Kind::Number),
         Expr::StringConstant(..) | Expr::InterpolatedString(..) => Some(Kind::Text),
-        Expr::Variable(..) => variable(expression).map(|(_, kind)| kind),
+        Expr::Variable(..) => variable(expression).map(Field::kind),
         Expr::Dot(parts, ..) => match (&parts.lhs, &parts.rhs) {
             (Expr::IntegerConstant(..), Expr::Property(property, _)) => {
                 is_unit_of_time(&property.2).then_some(Kind::Duration)
