@@ -236,13 +236,15 @@ fn fitting(held: &Held, uri: &Uri) -> Result<Vec<Value>, Response> {
     let mut found = held.sessions.lock().expect("not poisoned").clone();
     found.retain(|session| {
         let count = session["message_count"].as_u64().expect("a number");
+        let active = Some(&session["last_activity_at"]).filter(|at| !at.is_null());
+        let active = active.unwrap_or(&session["created_at"]);
         let any =
             |list: &[String], key: &str| list.is_empty() || list.iter().any(|one| session[key] == **one);
         any(&status, "status")
             && any(&agent, "agent_name")
             && any(&named, "agent_name")
             && limits(&session["created_at"], "created_before", "created_after")
-            && limits(&session["last_activity_at"], "active_before", "active_after")
+            && limits(active, "active_before", "active_after")
             && number("min_messages").is_none_or(|least| count >= least)
             && number("max_messages").is_none_or(|most| count <= most)
             && one("title_contains").is_none_or(|part| {
@@ -263,7 +265,8 @@ async fn sessions(State(held): State<Arc<Held>>, uri: Uri) -> Response {
     }
     let from: usize = asked(&uri, "cursor").first().map_or(0, |cursor| cursor.parse().expect("a cursor"));
     // Small pages, so that a whole list needs more than one.
-    let limit = asked(&uri, "limit").first().map_or(3, |limit| limit.parse().expect("a number")).min(3);
+    let limit = asked(&uri, "limit").first().map_or(3, |limit| limit.parse().expect("a number"));
+    let limit = limit.min(3.max(found.len() / 2));
     let page: Vec<Value> = found.iter().skip(from).take(limit).cloned().collect();
     let next = from + page.len();
     let cursor = (next < found.len()).then(|| next.to_string());

@@ -1,5 +1,6 @@
 //! Scripts against a server of canned sessions: what they print, what they ask, what stops them.
 
+mod conditions;
 mod dialogue;
 mod language;
 mod platform;
