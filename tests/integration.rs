@@ -32,6 +32,7 @@ mod repl;
 mod run;
 mod sandbox;
 mod script;
+mod seed;
 mod server;
 mod sessions_end;
 mod sessions_get;

@@ -6,6 +6,7 @@ mod agents;
 mod changes;
 mod cursor;
 mod error;
+mod import;
 mod open;
 mod runs;
 mod sessions;
