@@ -52,11 +52,27 @@ fn cases() -> BTreeMap<&'static str, Vec<(&'static [&'static str], &'static str)
                 (&["nobody"], ""),
             ],
         ),
-        ("sessions/cancel", vec![(&["ID"][..], ""), (&["zzzz"], "")]),
-        ("sessions/delete", vec![(&["ID"][..], "")]),
+        (
+            "sessions/cancel",
+            vec![
+                (&["ID"][..], ""),
+                (&["zzzz"], ""),
+                (&["ID", "--json"], ""),
+                (&["--status", "active", "--yes"], ""),
+            ],
+        ),
+        ("sessions/delete", vec![(&["ID"][..], ""), (&["--where", "true", "--yes"], "")]),
         (
             "sessions/end",
-            vec![(&["ID"][..], ""), (&["ID", "zzzz"], ""), (&["-"], "ID\n"), (&["ID", "--json"], "")],
+            vec![
+                (&["ID"][..], ""),
+                (&["ID", "zzzz"], ""),
+                (&["-"], "ID\n"),
+                (&["ID", "--json"], ""),
+                (&["--where", "true", "--yes"], ""),
+                (&["--where", "true"], ""),
+                (&[], ""),
+            ],
         ),
         ("sessions/get", vec![(&["ID"][..], ""), (&["ID", "--json"], ""), (&["zzzz"], ""), (&[], "")]),
         (
@@ -66,11 +82,21 @@ fn cases() -> BTreeMap<&'static str, Vec<(&'static [&'static str], &'static str)
                 (&["--json"], ""),
                 (&["--agent", "echo"], ""),
                 (&["--status", "sleeping"], ""),
+                (&["--select", "short_id, title"], ""),
+                (&["-q"], ""),
             ],
         ),
         ("sessions/messages", vec![(&["ID"][..], ""), (&["ID", "--json"], "")]),
         ("sessions/resume", vec![(&["ID"][..], "more\n"), (&["zzzz"], "")]),
         ("sessions/send", vec![(&["ID", "more"][..], ""), (&["ID", "more", "--json"], "")]),
+        (
+            "sessions/wait",
+            vec![
+                (&["ID"][..], ""),
+                (&["ID", "--json"], ""),
+                (&["ID", "--until", "done", "--timeout", "1ms"], ""),
+            ],
+        ),
     ])
 }
 

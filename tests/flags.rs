@@ -12,7 +12,7 @@ use crate::skipped::is_root;
 use crate::test::{Test, has_namespaces};
 
 /// Command (empty: every command), flag, and the test that shows what it does.
-const FLAGS: [(&str, &str, &str); 24] = [
+const FLAGS: [(&str, &str, &str); 55] = [
     ("", "--color", "colours_only_where_they_are_wanted"),
     ("", "--dry-run", "changes_nothing_whatever_the_command"),
     ("", "--help", "each_says_what_it_is_for_and_how"),
@@ -36,6 +36,37 @@ const FLAGS: [(&str, &str, &str); 24] = [
     ("sessions list", "--status", "takes_a_status_or_its_alias_in_any_case"),
     ("sessions list", "--where", "takes_an_expression"),
     ("", "-y", "questions_never_hang"),
+    ("sessions cancel", "--agent", "forgetting_and_cancelling_take_conditions_too"),
+    ("sessions cancel", "--limit", "forgetting_and_cancelling_take_conditions_too"),
+    ("sessions cancel", "--sort", "forgetting_and_cancelling_take_conditions_too"),
+    ("sessions cancel", "--status", "forgetting_and_cancelling_take_conditions_too"),
+    ("sessions cancel", "--where", "forgetting_and_cancelling_take_conditions_too"),
+    ("sessions delete", "--agent", "forgetting_and_cancelling_take_conditions_too"),
+    ("sessions delete", "--limit", "forgetting_and_cancelling_take_conditions_too"),
+    ("sessions delete", "--sort", "forgetting_and_cancelling_take_conditions_too"),
+    ("sessions delete", "--status", "forgetting_and_cancelling_take_conditions_too"),
+    ("sessions delete", "--where", "forgetting_and_cancelling_take_conditions_too"),
+    ("sessions end", "--agent", "those_that_a_condition_chooses"),
+    ("sessions end", "--limit", "those_that_a_condition_chooses"),
+    ("sessions end", "--quiet", "those_that_a_condition_chooses"),
+    ("sessions end", "--select", "those_that_a_condition_chooses"),
+    ("sessions end", "--sort", "those_that_a_condition_chooses"),
+    ("sessions end", "--status", "those_that_a_condition_chooses"),
+    ("sessions end", "--where", "those_that_a_condition_chooses"),
+    ("sessions end", "-q", "those_that_a_condition_chooses"),
+    ("sessions list", "--limit", "takes_the_first_so_many"),
+    ("sessions list", "--quiet", "takes_the_first_so_many"),
+    ("sessions list", "-q", "takes_the_first_so_many"),
+    ("sessions list", "--select", "selects_fields_and_expressions"),
+    ("sessions list", "--sort", "sorts_by_fields_and_expressions"),
+    ("sessions wait", "--agent", "of_several_one_may_be_enough"),
+    ("sessions wait", "--any", "of_several_one_may_be_enough"),
+    ("sessions wait", "--limit", "of_several_one_may_be_enough"),
+    ("sessions wait", "--sort", "of_several_one_may_be_enough"),
+    ("sessions wait", "--status", "of_several_one_may_be_enough"),
+    ("sessions wait", "--where", "of_several_one_may_be_enough"),
+    ("sessions wait", "--timeout", "a_time_that_is_over_is_told_with_124"),
+    ("sessions wait", "--until", "what_can_not_come_any_more_is_told_with_1"),
     ("server logs", "-n", "start_and_stop_say_so_and_may_be_said_twice"),
 ];
 
@@ -54,8 +85,9 @@ const SETTINGS: [(&str, &str); 8] = [
 /// The flags that a command's help names.
 fn flags_of(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    let words = lines
-        .flat_map(|line| line.split([',', ' ']).take_while(|word| word.is_empty() || word.starts_with('-')));
+    let words = lines.flat_map(|line| {
+        line.split([',', ' ', '[']).take_while(|word| word.is_empty() || word.starts_with('-'))
+    });
     words.filter(|word| !word.is_empty() && *word != "-h" && *word != "-V").map(str::to_owned).collect()
 }
 

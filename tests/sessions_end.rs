@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::process;
+use crate::process::{self, wait_until};
 use crate::skipped::has;
 use crate::test::{Test, ended, short, told};
 
@@ -205,7 +205,13 @@ fn nothing_named_is_a_mistake_not_everything() {
     let test = Test::new();
     test.deploy("echo");
     let id = test.begin("echo", "hello");
-    test.args(["sessions", "end"]).stderr_part("superserve sessions end").status(2).run();
+    test.args(["sessions", "end"])
+        .stderr(told(
+            "no session is named",
+            "Give IDs, - to read them from stdin, or a condition: --where 'idle > 2.hours'.",
+        ))
+        .status(2)
+        .run();
     test.args(["sessions", "end", "-"]).stdin("").run();
     test.args(["sessions", "end", "-"]).stdin("\n\n").run();
     assert_eq!(test.status_of(&id), "idle");
@@ -220,4 +226,182 @@ fn a_session_forgotten_is_gone() {
     test.args(["sessions", "end", &id]).any_stderr().run();
     test.args(["sessions", "delete", &id]).any_stdout().any_stderr().run();
     test.args(["sessions", "get", &id]).stderr_part("Session not found").status(3).run();
+}
+
+/// Four sessions: one idle for an hour, two fresh ones, one that is at work; and the command that keeps it there.
+fn fleet() -> (Test, Vec<String>, crate::command::Running) {
+    let test = Test::new();
+    for name in ["echo", "slow"] {
+        test.deploy(name);
+    }
+    let mut ids = vec![test.begin("echo", "old")];
+    test.pass(std::time::Duration::from_secs(3600));
+    ids.extend(["new", "newer"].map(|title| test.begin("echo", title)));
+    let (run, active) = test.wait_in("slow");
+    ids.push(active);
+    (test, ids, run)
+}
+
+fn statuses(test: &Test, ids: &[String]) -> Vec<String> {
+    ids.iter().map(|id| test.status_of(id)).collect()
+}
+
+#[test]
+fn those_that_a_condition_chooses() {
+    let (test, ids, run) = fleet();
+    // Nobody can answer: nothing is ended, and what would be is shown.
+    let output = test.args(["sessions", "end", "--where", "idle >= 1.hours"]).any_stderr().status(2).run();
+    assert!(output.stderr.contains(&format!("{}  echo", short(&ids[0]))), "{output:#?}");
+    assert!(
+        output.stderr.ends_with(&told(
+            "a confirmation is needed, and nobody can answer: End 1 session?",
+            "Give --yes to go on without being asked."
+        )),
+        "{output:#?}"
+    );
+    assert_eq!(statuses(&test, &ids), ["idle", "idle", "idle", "active"]);
+    test.args(["sessions", "end", "--where", "idle >= 1.hours", "--dry-run"])
+        .stdout(format!("would end {}\n", short(&ids[0])))
+        .run();
+    assert_eq!(statuses(&test, &ids), ["idle", "idle", "idle", "active"]);
+    test.args(["sessions", "end", "--where", "idle >= 1.hours", "--yes"]).stderr(ended(short(&ids[0]))).run();
+    // Neither what has ended nor what is at work is meant by a condition that doesn't speak of it.
+    test.args(["sessions", "end", "--where", "true", "--sort", "title", "--limit", "1", "--yes", "-q"])
+        .stdout(format!("{}\n", ids[1]))
+        .stderr(ended(short(&ids[1])))
+        .run();
+    test.args(["sessions", "end", "--where", "true", "--yes", "--select", "title"])
+        .stdout("newer\n")
+        .stderr(ended(short(&ids[2])))
+        .run();
+    test.args(["sessions", "end", "--where", "true", "--yes"]).stderr("No session fits.\n").run();
+    test.args(["sessions", "end", "--agent", "slow", "--yes"]).stderr("No session fits.\n").run();
+    assert_eq!(statuses(&test, &ids), ["ended", "ended", "ended", "active"]);
+    test.args(["sessions", "end", "--where", "status == \"active\"", "--yes"])
+        .stderr(ended(short(&ids[3])))
+        .run();
+    run.finish();
+    assert_eq!(
+        test.args(["sessions", "end", "--status", "idle", "--yes", "--json"])
+            .any_stderr()
+            .stdout("[]\n")
+            .run()
+            .status,
+        0
+    );
+}
+
+#[test]
+fn wrong_conditions_end_nothing() {
+    let (test, ids, run) = fleet();
+    for words in [
+        &["--where", "idle > 2"][..],
+        &["--where", "stauts == \"idle\""],
+        &["--where", ""],
+        &["--where", "message_count > 0", "--sort", "titel"],
+        &["--where", "message_count > 0", "--select", "titel"],
+        &["--where", "message_count > 0", "--limit", "0"],
+        &["--where", "title"],
+        &["--status", "", "--where", "true"],
+        &["--agent", "nobody"],
+        &["--limit", "1"],
+        &["--where", "true", &ids[0]],
+        &[],
+    ] {
+        let words = ["sessions", "end", "--yes"].iter().chain(words);
+        let output = test.args(words).any_stdout().any_stderr().any_status().run();
+        assert!(
+            matches!(output.status, 1..=3) && output.stderr.starts_with('✗') || output.stderr.contains("\n✗"),
+            "{output:#?}"
+        );
+    }
+    assert_eq!(statuses(&test, &ids), ["idle", "idle", "idle", "active"]);
+    test.args(["sessions", "cancel", &ids[3]]).any_stderr().run();
+    run.finish();
+}
+
+#[test]
+fn on_a_terminal_it_shows_the_plan_and_asks() {
+    let (test, ids, run) = fleet();
+    for (answer, code, status) in [("n", 1, "idle"), ("y", 0, "ended")] {
+        let command = test.args(["sessions", "end", "--where", "agent == \"echo\""]).for_terminal("xterm");
+        let options = rexpect::session::Options::new()
+            .timeout_ms(Some(process::PATIENCE.as_millis() as u64))
+            .strip_ansi_escape_codes(true);
+        let mut terminal = rexpect::session::spawn_with_options(command, options).expect("a terminal");
+        terminal.exp_string("newer").expect("the plan");
+        terminal.exp_string("End 3 sessions? [y/N]").expect("a question");
+        assert_eq!(test.status_of(&ids[0]), "idle", "nothing before the answer");
+        terminal.send_line(answer).expect("an answer");
+        terminal.exp_eof().expect("the end");
+        let exit = terminal.process().wait().expect("an exit");
+        assert!(
+            matches!(exit, rexpect::process::wait::WaitStatus::Exited(_, found) if found == code),
+            "{exit:?}"
+        );
+        assert_eq!(test.status_of(&ids[0]), status);
+    }
+    assert_eq!(test.status_of(&ids[3]), "active");
+    test.args(["sessions", "cancel", "--where", "true", "--yes"]).any_stderr().run();
+    run.finish();
+}
+
+#[test]
+fn one_that_began_to_work_after_it_was_chosen_is_left_alone() {
+    let test = Test::new();
+    test.deploy("slow");
+    let (idle, other) = (test.begin("slow", "a"), test.begin("slow", "b"));
+    // The list is looked at while both are idle; then one gets to work.
+    let script = format!(
+        "let found = list(#{{ status: \"idle\" }}); print(found.len); read_lines();
+         let done = end(found); print(`ended ${{done.ok}}, ${{done.failed.map(|row| `${{row.id}} ${{row.error.code}}`)}}`);
+         print(end(\"{idle}\").status);"
+    );
+    let path = test.write("chosen.rhai", &script);
+    let line = format!("(while ! test -e go; do sleep 0.01; done) | superserve script {}", path.display());
+    let chosen = test.shell(&line).start();
+    wait_until("the list", || chosen.stdout() == "2\n");
+    let run = test.args(["sessions", "send", &idle, "wait"]).start();
+    wait_until("the run to begin", || test.status_of(&idle) == "active");
+    test.write("go", "");
+    let output = chosen.finish();
+    assert_eq!(output.stdout, format!("2\nended 1, [\"{idle} busy\"]\nended\n"));
+    assert_eq!(statuses(&test, &[idle, other]), ["ended", "ended"]);
+    run.finish();
+}
+
+#[test]
+fn forgetting_and_cancelling_take_conditions_too() {
+    let (test, ids, run) = fleet();
+    test.args(["sessions", "cancel", "--agent", "echo", "--yes"]).stderr("No session fits.\n").run();
+    test.args(["sessions", "delete", "--agent", "echo", "--yes"]).stderr("No session fits.\n").run();
+    test.args(["sessions", "cancel", "--status", "active"])
+        .stderr_part("Cancel the runs of 1 session?")
+        .status(2)
+        .run();
+    test.args(["sessions", "cancel", "--status", "active", "--yes"])
+        .stderr(format!("✓ Session {} cancelled (status: IDLE)\n", short(&ids[3])))
+        .run();
+    run.finish();
+    test.args(["sessions", "end", "--where", "true", "--yes"]).any_stderr().run();
+    test.args(["sessions", "delete", "--where", "title == \"old\""])
+        .stderr_part("Delete 1 session?")
+        .status(2)
+        .run();
+    test.args([
+        "sessions",
+        "delete",
+        "--where",
+        "agent == \"echo\"",
+        "--sort",
+        "title",
+        "--limit",
+        "2",
+        "--yes",
+    ])
+    .stderr(format!("✓ Session {} deleted\n✓ Session {} deleted\n", short(&ids[1]), short(&ids[2])))
+    .run();
+    let left = test.json(["sessions", "list", "--json=id", "--sort", "title"]);
+    assert_eq!(left.as_array().map(Vec::len), Some(2), "{left}");
+    test.args(["sessions", "delete", "--status", "ended", "--dry-run"]).stdout_part("would delete").run();
 }

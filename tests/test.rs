@@ -227,6 +227,15 @@ impl Test {
         self.session(id)["status"].as_str().expect("a status").to_owned()
     }
 
+    /// What the server was asked, as its log has it: `GET /v1/sessions?limit=1000`.
+    pub fn requests(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.home().join("server.log")).unwrap_or_default();
+        let asked = log.lines().filter_map(|line| line.split_once("request: ").map(|(_, rest)| rest));
+        asked
+            .filter_map(|line| Some(line.split_once(' ')?.0.to_owned() + " " + line.split(' ').nth(1)?))
+            .collect()
+    }
+
     /// The running server's process.
     #[track_caller]
     pub fn server(&self) -> Process {

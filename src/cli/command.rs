@@ -11,12 +11,14 @@ use super::scripts::{self, Catalog};
 use super::ui::Colour;
 use crate::config::SandboxChoice;
 use crate::script::header::{Header, Kind};
-use crate::script::{Arg as Value, Args, Options};
+use crate::script::{self, Arg as Value, Args, Options};
 
 /// The flags that belong to every command.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Globals {
     pub options: Options,
+    /// What `--json=FIELDS` names.
+    pub fields: Vec<String>,
     pub colour: Colour,
 }
 
@@ -189,7 +191,15 @@ fn globals() -> [Arg; 5] {
             .help_heading("Everywhere")
     };
     [
-        flag("json", "Print JSON"),
+        Arg::new("json")
+            .long("json")
+            .value_name("FIELDS")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("")
+            .global(true)
+            .help("Print JSON; with fields or expressions, divided by commas, these alone")
+            .help_heading("Everywhere"),
         flag("dry-run", "Tell what would be changed, and change nothing"),
         flag("yes", "Answer every question with yes").short('y'),
         flag("no-trunc", "Show titles whole"),
@@ -217,7 +227,11 @@ fn with_header(command: Command, header: &Header) -> Command {
         let mut arg = Arg::new(argument.name.clone()).help(argument.about.clone());
         arg = match &argument.kind {
             Kind::Flag => arg.long(argument.name.clone()).action(ArgAction::SetTrue),
-            Kind::Option(value) => arg.long(argument.name.clone()).value_name(value.clone()),
+            Kind::Option(value) => arg
+                .long(argument.name.clone())
+                .value_name(value.clone())
+                // `--sort -message_count` is an expression too.
+                .allow_hyphen_values(value == "EXPR"),
             Kind::Positional { required, many } => {
                 let arg = arg.value_name(argument.name.to_uppercase()).required(*required);
                 if *many { arg.num_args(if *required { 1.. } else { 0.. }) } else { arg }
@@ -299,7 +313,8 @@ pub fn parse_file(
         no_trunc: own.options.no_trunc || before.options.no_trunc,
     };
     let args = if header.is_present { named(header, &matches) } else { Args::List(words) };
-    Ok((Globals { options, colour }, args))
+    let fields = if own.fields.is_empty() { before.fields } else { own.fields };
+    Ok((Globals { options, fields, colour }, args))
 }
 
 /// The flags of every script, and the other words: any, since no header names them. After `--` all are words.
@@ -315,7 +330,7 @@ fn without_header(rest: Vec<OsString>) -> (Vec<OsString>, Vec<String>) {
             Some("--dry-run" | "--help" | "--json" | "--no-trunc" | "--yes" | "-h" | "-y") => {
                 flags.push(word)
             }
-            Some(text) if text.starts_with("--color=") => flags.push(word),
+            Some(text) if text.starts_with("--color=") || text.starts_with("--json=") => flags.push(word),
             _ => words.push(word.to_string_lossy().into_owned()),
         }
     }
@@ -327,9 +342,13 @@ fn read_globals(matches: &ArgMatches) -> Globals {
         options: Options {
             dry_run: matches.get_flag("dry-run"),
             yes: matches.get_flag("yes"),
-            json: matches.get_flag("json"),
+            json: matches.contains_id("json"),
             no_trunc: matches.get_flag("no-trunc"),
         },
+        fields: matches
+            .get_one::<String>("json")
+            .map(|fields| script::split_columns(fields))
+            .unwrap_or_default(),
         colour: match matches.get_one::<String>("color").map(String::as_str) {
             Some("always") => Colour::Always,
             Some("never") => Colour::Never,
@@ -393,7 +412,7 @@ mod tests {
     #[test]
     fn an_unknown_command_is_refused_with_2() {
         assert_eq!(typed("sessions lst").expect_err("a typo").exit_code(), 2);
-        assert_eq!(typed("sessions end").expect_err("no ID").exit_code(), 2);
+        assert_eq!(typed("sessions get").expect_err("no ID").exit_code(), 2);
     }
 
     fn file(header: &str, words: &[&str]) -> Result<(Globals, Args), clap::Error> {

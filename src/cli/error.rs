@@ -104,6 +104,14 @@ impl From<&script::Error> for Report {
                 exit: USAGE,
                 ..Self::default()
             },
+            script::Error::Wait { message, hint, timed_out, place } => Self {
+                code: if *timed_out { "timed_out" } else { "not_reached" },
+                message: message.clone(),
+                hint: hint.clone(),
+                place: place.clone(),
+                exit: if *timed_out { TIMED_OUT } else { FAILED },
+                ..Self::default()
+            },
         }
     }
 }

@@ -32,7 +32,9 @@ pub fn run(args: Vec<OsString>) -> i32 {
     let config = Config::load();
     // Even a broken configuration must leave `--help` and `--version`.
     let catalog = Catalog::load(config.as_ref().map_or(Path::new("/nonexistent"), |config| &config.scripts));
-    let json = args.iter().any(|word| word == "--json");
+    let json = args
+        .iter()
+        .any(|word| word == "--json" || word.to_str().is_some_and(|word| word.starts_with("--json=")));
     let (globals, invocation) = match command::parse(&catalog, args) {
         Ok(parsed) => parsed,
         Err(error) => return told(&error, json),
@@ -76,8 +78,15 @@ fn dispatch(
                 return Err(bad_header(&command.script, error));
             }
             let (script, sandbox) = (command.script.clone(), sandbox_of(&args)?);
-            let place = if command.is_bundled { Report::without_place } else { Report::whole };
-            scripted(config, globals, sandbox, move |engine| engine.run(&script, args), place)
+            let is_bundled = command.is_bundled;
+            let place = if is_bundled { Report::without_place } else { Report::whole };
+            let run = move |engine: &mut Engine| {
+                if is_bundled {
+                    engine.check_fields()?;
+                }
+                engine.run(&script, args)
+            };
+            scripted(config, globals, sandbox, run, place)
         }
         Invocation::ScriptFile { file, rest } => {
             let (script, header) = read_script(&file)?;
@@ -89,7 +98,7 @@ fn dispatch(
             let sandbox = sandbox_of(&args)?;
             scripted(config, globals, sandbox, move |engine| engine.run(&script, args), Report::whole)
         }
-        Invocation::ScriptsList => out(&list(catalog, json)),
+        Invocation::ScriptsList => out(&list(catalog, json, &globals.fields)),
         Invocation::ScriptsShow(name) => match catalog.find(&name) {
             Some(command) => out(&command.script.text),
             None => Err(Report {
@@ -106,7 +115,7 @@ fn dispatch(
         }
         Invocation::ServerLogs { lines } => server::logs(&config, ui, lines),
         Invocation::ServerStart { sandbox } => server::start(&config, ui, sandbox, dry_run),
-        Invocation::ServerStatus => server::status(&config, ui, json),
+        Invocation::ServerStatus => server::status(&config, ui, json, &globals.fields),
         Invocation::ServerStop => server::stop(&config, ui, dry_run),
     }
 }
@@ -163,6 +172,7 @@ fn on_engine(
             terminal: terminal.clone(),
             clock: config.clock.clone(),
             options: globals.options,
+            fields: globals.fields.into(),
             interrupt,
             limits: Limits::default(),
             env: Rc::new(config::environment),
@@ -215,7 +225,7 @@ fn bad_header(script: &Script, error: &HeaderError) -> Report {
     }
 }
 
-fn list(catalog: &Catalog, json: bool) -> String {
+fn list(catalog: &Catalog, json: bool, fields: &[String]) -> String {
     let file = |command: &scripts::Command| {
         if command.is_bundled { "bundled".to_owned() } else { command.script.name.clone() }
     };
@@ -232,7 +242,7 @@ fn list(catalog: &Catalog, json: bool) -> String {
                 })
             })
             .collect();
-        return render::pretty(&rows);
+        return render::pretty(&render::only(rows.into(), fields));
     }
     let rows: Vec<Vec<String>> = catalog
         .commands()

@@ -31,6 +31,7 @@ const BUNDLED: &[(&str, &str)] = bundled![
     "sessions/messages",
     "sessions/resume",
     "sessions/send",
+    "sessions/wait",
 ];
 
 /// The commands that can't be scripts, and so can't be replaced by one.

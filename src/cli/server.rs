@@ -25,7 +25,7 @@ pub fn serve(mut config: Config, sandbox: Option<SandboxChoice>, options: &Serve
 }
 
 /// Whether a server runs, and what it says of itself. Starts nothing.
-pub fn status(config: &Config, terminal: &dyn Terminal, json: bool) -> Result {
+pub fn status(config: &Config, terminal: &dyn Terminal, json: bool, fields: &[String]) -> Result {
     let info = block_on(async {
         match daemon::running(config).await? {
             Some((client, _)) => client.server().await.map(Some),
@@ -33,12 +33,12 @@ pub fn status(config: &Config, terminal: &dyn Terminal, json: bool) -> Result {
         }
     })?;
     let text = match (&info, json) {
-        (None, true) => pretty(&json!({ "running": false })),
+        (None, true) => render::pretty(&render::only(json!({ "running": false }), fields)),
         (None, false) => {
             terminal.err("No server is running. Any command that needs one starts it.\n");
             String::new()
         }
-        (Some(info), true) => pretty(&to_json(info)),
+        (Some(info), true) => render::pretty(&render::only(to_json(info), fields)),
         (Some(info), false) => table(info, Timestamp::from_millis(config.clock.now_millis())),
     };
     terminal.out(&text).map_err(|error| Report::io(&error))?;
@@ -142,10 +142,6 @@ fn table(info: &ServerInfo, now: Timestamp) -> String {
         ("Home", info.home.clone()),
         ("Socket", info.socket.clone()),
     ])
-}
-
-fn pretty(value: &serde_json::Value) -> String {
-    format!("{value:#}\n")
 }
 
 fn block_on<T>(work: impl Future<Output = crate::client::Result<T>>) -> std::result::Result<T, Report> {

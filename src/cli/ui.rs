@@ -1,15 +1,21 @@
 //! The terminal: the only owner of stdin, stdout and stderr.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anstream::{AutoStream, ColorChoice};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustyline::config::{Behavior, Configurer};
 use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
 
-use crate::script::{Line, Terminal};
+use crate::script::{Bar, Line, Terminal};
+
+/// What is done sooner than this is not worth a bar.
+const BAR_AFTER: Duration = Duration::from_millis(300);
 
 /// Whether a line is being waited for. The editor reads Ctrl-C as a key; where it can't (TERM=dumb), the signal comes.
 static AT_PROMPT: AtomicBool = AtomicBool::new(false);
@@ -33,6 +39,54 @@ pub struct Ui {
     out_colour: bool,
     err_colour: bool,
     editor: RefCell<Option<rustyline::Editor<(), MemHistory>>>,
+    /// What is drawn at the bottom of the terminal now.
+    bar: Rc<RefCell<Option<ProgressBar>>>,
+}
+
+/// A bar that begins to show when the work takes longer than a moment.
+struct LazyBar {
+    shown: Rc<RefCell<Option<ProgressBar>>>,
+    own: OnceCell<ProgressBar>,
+    what: String,
+    total: u64,
+    begun: Instant,
+    colour: bool,
+}
+
+impl LazyBar {
+    fn draw(&self) -> ProgressBar {
+        let paint = if self.colour { ".cyan" } else { "" };
+        let template = format!("{{msg}} [{{bar:30{paint}}}] {{pos}}/{{len}} {{elapsed}}");
+        // A template that is wrong would be a plain bar.
+        let style = ProgressStyle::with_template(&template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ");
+        let bar = ProgressBar::with_draw_target(Some(self.total), ProgressDrawTarget::stderr())
+            .with_style(style)
+            .with_message(self.what.clone())
+            .with_elapsed(self.begun.elapsed());
+        *self.shown.borrow_mut() = Some(bar.clone());
+        bar
+    }
+}
+
+impl Bar for LazyBar {
+    fn set(&self, done: u64) {
+        if self.begun.elapsed() >= BAR_AFTER {
+            let bar = self.own.get_or_init(|| self.draw());
+            bar.set_position(done);
+            bar.tick();
+        }
+    }
+}
+
+impl Drop for LazyBar {
+    fn drop(&mut self) {
+        if let Some(bar) = self.own.get() {
+            bar.finish_and_clear();
+            self.shown.take();
+        }
+    }
 }
 
 impl Ui {
@@ -47,6 +101,15 @@ impl Ui {
             out_colour: choice(AutoStream::choice(&io::stdout())),
             err_colour: choice(AutoStream::choice(&io::stderr())),
             editor: RefCell::new(None),
+            bar: Rc::default(),
+        }
+    }
+
+    /// Writes while no bar is in the way.
+    fn beside_bar<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &*self.bar.borrow() {
+            Some(bar) => bar.suspend(write),
+            None => write(),
         }
     }
 
@@ -78,14 +141,16 @@ impl Ui {
 
 impl Terminal for Ui {
     fn out(&self, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()
+        self.beside_bar(|| {
+            let mut out = io::stdout().lock();
+            out.write_all(text.as_bytes())?;
+            out.flush()
+        })
     }
 
     fn err(&self, text: &str) {
         // Nobody is left to tell if stderr is gone.
-        let _ = io::stderr().lock().write_all(text.as_bytes());
+        let _ = self.beside_bar(|| io::stderr().lock().write_all(text.as_bytes()));
     }
 
     fn out_is_terminal(&self) -> bool {
@@ -123,5 +188,19 @@ impl Terminal for Ui {
         }
         let text = String::from_utf8_lossy(&bytes);
         Ok(Line::Text(text.trim_end_matches(['\n', '\r']).to_owned()))
+    }
+
+    fn bar(&self, what: &str, total: u64) -> Box<dyn Bar> {
+        if !self.err_is_terminal() {
+            return Box::new(());
+        }
+        Box::new(LazyBar {
+            shown: self.bar.clone(),
+            own: OnceCell::new(),
+            what: what.to_owned(),
+            total,
+            begun: Instant::now(),
+            colour: self.err_colour,
+        })
     }
 }

@@ -33,6 +33,8 @@ pub enum Command {
     },
     End {
         reason: EndReason,
+        /// Not while a run is going on.
+        unless_active: bool,
         answer: Answer<Session>,
     },
     /// Ends the session if it is due.
@@ -149,7 +151,7 @@ impl Actor {
             Command::Resume { answer } => {
                 let _ = answer.send(self.resume().await);
             }
-            Command::End { reason, answer } => {
+            Command::End { reason, answer, .. } => {
                 let _ = answer.send(self.end(reason, None).await);
             }
             Command::Expire { answer } => {

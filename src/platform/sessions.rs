@@ -144,23 +144,31 @@ impl Platform {
     }
 
     pub(super) async fn end_for(&self, id: &SessionId, reason: EndReason) -> Result<Session> {
-        self.ask(id, |answer| Command::End { reason, answer }).await
+        self.ask(id, |answer| Command::End { reason, unless_active: false, answer }).await
     }
 
-    /// Ends many, eight at a time, and answers in their order. Dropping the stream stops it after those in flight.
-    pub fn end_many(&self, ids: Vec<String>) -> impl Stream<Item = EndRow> + Send + 'static {
+    /// Ends many, eight at a time, and answers in their order. Dropping the stream stops it after those in flight. With
+    /// `unless_active`, a session that works on a message is not ended.
+    pub fn end_many(
+        &self,
+        ids: Vec<String>,
+        unless_active: bool,
+    ) -> impl Stream<Item = EndRow> + Send + 'static {
         let platform = self.clone();
         stream::iter(ids)
             .map(move |id| {
                 let platform = platform.clone();
-                async move { platform.end_row(id).await }
+                async move { platform.end_row(id, unless_active).await }
             })
             .buffered(ENDS_AT_ONCE)
     }
 
-    async fn end_row(&self, id: String) -> EndRow {
+    async fn end_row(&self, id: String, unless_active: bool) -> EndRow {
         let ended = match SessionId::from_written(&id) {
-            Ok(session) => self.end_session(&session).await,
+            Ok(session) => {
+                let reason = EndReason::User;
+                self.ask(&session, |answer| Command::End { reason, unless_active, answer }).await
+            }
             Err(_) => Err(Error::SessionNotFound(id.clone())),
         };
         match ended {

@@ -413,7 +413,10 @@ async fn attend_command(
             cancel.cancel();
             waiting.cancels.push(answer);
         }
-        Command::End { reason, answer } => {
+        Command::End { unless_active: true, answer, .. } => {
+            let _ = answer.send(Err(Error::Busy));
+        }
+        Command::End { reason, answer, .. } => {
             waiting.ends.push(answer);
             return Some(Stop::End(reason));
         }

@@ -10,6 +10,18 @@ pub fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
+/// These fields alone of an object, or of each in an array; all if none are named. A field that isn't there is `null`.
+pub fn only(value: Value, fields: &[String]) -> Value {
+    match value {
+        value if fields.is_empty() => value,
+        Value::Array(values) => values.into_iter().map(|value| only(value, fields)).collect(),
+        Value::Object(mut object) => {
+            fields.iter().map(|name| (name.clone(), object.remove(name).unwrap_or_default())).collect()
+        }
+        other => other,
+    }
+}
+
 /// A session with the page's keys in the page's order, then ours, as far as they have values. Times in whole seconds.
 pub fn session_json(session: &Session) -> Value {
     let mut keys = Map::new();

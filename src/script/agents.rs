@@ -389,7 +389,7 @@ pub mod agent_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn table(ctx: NativeCallContext, agents: &mut Agents) -> Fallible<()> {
-        output::table(&Runtime::of(&ctx)?, &Dynamic::from(agents.clone()), None).at(&ctx)
+        output::print_table(&ctx, &Dynamic::from(agents.clone()), None)
     }
 
     /// Agents as JSON: an array with the keys of `agents list --json`.

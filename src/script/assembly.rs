@@ -3,6 +3,7 @@
 use rhai::{Dynamic, Engine, exported_module};
 
 use super::agents::{self, Agent, Agents};
+use super::column;
 use super::control;
 use super::duration::{self, Span, refuse_mixed_comparisons};
 use super::ending::{self, Done, DoneRow};
@@ -10,6 +11,7 @@ use super::failure::{self, Failure};
 use super::lists;
 use super::message::{self, Message, Reply};
 use super::output;
+use super::progress::{self, Progress};
 use super::resolver::{Resolver, Sources};
 use super::runtime::Runtime;
 use super::session::{self, Session};
@@ -17,6 +19,7 @@ use super::sessions::{self, Sessions};
 use super::stream::{self, Stream};
 use super::text;
 use super::time::{self, Moment};
+use super::wait;
 
 /// How deep expressions may nest, at the top and in functions. The engine's own default is tiny in debug builds.
 const EXPRESSION_DEPTH: usize = 128;
@@ -68,6 +71,7 @@ fn types(engine: &mut Engine) {
         .register_type_with_name::<Failure>("Error")
         .register_type_with_name::<Message>("Message")
         .register_type_with_name::<Moment>("Time")
+        .register_type_with_name::<Progress>("Progress")
         .register_type_with_name::<Reply>("Reply")
         .register_type_with_name::<Session>("Session")
         .register_type_with_name::<Sessions>("Sessions")
@@ -92,6 +96,7 @@ fn functions(engine: &mut Engine) {
         exported_module!(failure::failure_methods),
         exported_module!(message::message_methods),
         exported_module!(output::output_functions),
+        exported_module!(column::column_functions),
         exported_module!(control::control_functions),
         exported_module!(text::text_functions),
         exported_module!(lists::agent_list),
@@ -101,6 +106,8 @@ fn functions(engine: &mut Engine) {
         exported_module!(lists::array_sequence),
         exported_module!(lists::array_source),
         exported_module!(lists::done_list),
+        exported_module!(lists::done_sequence),
+        exported_module!(lists::done_source),
         exported_module!(lists::session_list),
         exported_module!(lists::session_sequence),
         exported_module!(lists::session_source),
@@ -110,11 +117,14 @@ fn functions(engine: &mut Engine) {
         exported_module!(sessions::sessions_methods),
         exported_module!(stream::stream_functions),
         exported_module!(time::time_methods),
+        exported_module!(progress::progress_functions),
+        exported_module!(wait::wait_calls),
     ] {
         engine.register_global_module(module.into());
     }
     let mut in_sessions = exported_module!(sessions::session_calls);
     in_sessions.combine(exported_module!(sessions::session_module));
+    in_sessions.combine(exported_module!(wait::wait_calls));
     engine.register_static_module("sessions", in_sessions.into());
     engine.register_static_module("agents", exported_module!(agents::agent_module).into());
 }

@@ -77,6 +77,17 @@ pub mod control_functions {
         confirm_on(&Runtime::of(&ctx)?, question).at(&ctx)
     }
 
+    /// Ends the script because it was called in a way that makes no sense: the sentence, a hint what to do, exit code 2.
+    ///
+    /// ```rhai
+    /// if args.len > 1 { usage_error("there are too many words", "Give one agent."); }
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn usage_error(ctx: NativeCallContext, sentence: &str, hint: &str) -> Fallible<()> {
+        let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
+        Err(Failure::Usage { message: sentence.to_owned(), hint }.at(&ctx))
+    }
+
     /// All lines of stdin, as an array. At a terminal they are read until Ctrl-D.
     ///
     /// ```rhai

@@ -43,6 +43,9 @@ pub enum Error {
     /// A question that nobody can answer, or an argument that makes no sense: the caller's fault, not the script's.
     #[error("{message}")]
     Usage { message: String, hint: Option<String>, place: Option<Place> },
+    /// What was waited for did not come: not in time, or it can't come any more.
+    #[error("{message}")]
+    Wait { message: String, hint: Option<String>, timed_out: bool, place: Option<Place> },
 }
 
 impl Error {
@@ -55,6 +58,8 @@ impl Error {
             Self::Run { code, .. } => code.as_deref().unwrap_or("run_failed"),
             Self::Script { .. } => "script",
             Self::Usage { .. } => "usage",
+            Self::Wait { timed_out: true, .. } => "timed_out",
+            Self::Wait { timed_out: false, .. } => "not_reached",
         }
     }
 
@@ -62,7 +67,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Api { error, .. } => error.hint(),
-            Self::Script { hint, .. } | Self::Usage { hint, .. } => hint.as_deref(),
+            Self::Script { hint, .. } | Self::Usage { hint, .. } | Self::Wait { hint, .. } => hint.as_deref(),
             Self::Interrupted { .. } | Self::Io { .. } | Self::Run { .. } => None,
         }
     }
@@ -73,7 +78,8 @@ impl Error {
             Self::Api { place, .. }
             | Self::Run { place, .. }
             | Self::Script { place, .. }
-            | Self::Usage { place, .. } => place.as_ref(),
+            | Self::Usage { place, .. }
+            | Self::Wait { place, .. } => place.as_ref(),
             Self::Interrupted { .. } | Self::Io { .. } => None,
         }
     }
@@ -103,6 +109,7 @@ impl Reporter<'_> {
                 Failure::Script { message, hint } => Error::Script { message, hint, place },
                 Failure::Stopped => Error::Interrupted { done: changes },
                 Failure::Usage { message, hint } => Error::Usage { message, hint, place },
+                Failure::Wait { message, hint, timed_out } => Error::Wait { message, hint, timed_out, place },
             };
         }
         let (message, hint) = describe(self.engine, error);

@@ -1,6 +1,6 @@
 //! Ending sessions, one or many, and what is told of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::StreamExt;
 use rhai::Array;
@@ -8,55 +8,16 @@ use rhai::plugin::*;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::host::Bar;
 use super::output;
 use super::runtime::{Change, Runtime};
 use super::sequence::List;
 use super::session::Session;
 use super::sessions::Sessions;
+use super::target::Target;
 use super::value;
 use crate::client::{self, Client};
-use crate::wire::{EndRow, SessionId};
-
-/// Which session is meant.
-pub enum Target {
-    Session(Session),
-    /// An ID or its beginning, as the user gave it.
-    Text(String),
-}
-
-impl Target {
-    pub fn read(value: Dynamic) -> Result<Self, Failure> {
-        if let Some(session) = value.clone().try_cast::<Session>() {
-            return Ok(Self::Session(session));
-        }
-        let kind = value::type_name(&value);
-        value.into_string().map(Self::Text).map_err(|_| {
-            Failure::hinted(format!("{kind} names no session"), "Give IDs or sessions: end([\"5a3f\", s]).")
-        })
-    }
-
-    fn given(&self) -> &str {
-        match self {
-            Self::Session(session) => session.0.id.as_str(),
-            Self::Text(text) => text,
-        }
-    }
-
-    /// Why no server needs to be asked: an empty ID names nothing.
-    fn refusal(&self) -> Option<client::Error> {
-        match self {
-            Self::Session(_) => None,
-            Self::Text(text) => client::digits(text).err(),
-        }
-    }
-
-    async fn id(&self, client: &Client) -> client::Result<SessionId> {
-        match self {
-            Self::Session(session) => Ok(session.0.id.clone()),
-            Self::Text(text) => client.resolve(text).await,
-        }
-    }
-}
+use crate::wire::{EndRow, SessionId, Status};
 
 /// What became of one of many.
 #[derive(Clone, Debug)]
@@ -75,6 +36,15 @@ impl DoneRow {
     fn failed(target: &Target, error: client::Error) -> Self {
         let given = target.given().to_owned();
         Self { id: given.clone(), given, session: None, error: Some(error) }
+    }
+
+    /// The session that the row is about, if one was found.
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.error.is_some()
     }
 
     pub fn field(&self, name: &str) -> Option<Dynamic> {
@@ -124,8 +94,9 @@ pub fn one(runtime: &Runtime, target: Target) -> Result<Session, Failure> {
     Ok(session.into())
 }
 
-/// Ends many in one request; a failure of one is a row. Error: the request itself failed.
-pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
+/// Ends many in one request; a failure of one is a row. Those of `chosen` were chosen as they were listed: one that was
+/// not at work then and is now is a row that failed, since nobody has meant that. Error: the request itself failed.
+pub fn many(runtime: &Runtime, targets: Vec<Target>, chosen: bool) -> Result<Done, Failure> {
     let refused = targets.iter().map(|target| Some(DoneRow::failed(target, target.refusal()?)));
     if let Some(rows) = refused.collect::<Option<Vec<_>>>() {
         return Ok(Done::from(rows));
@@ -148,10 +119,13 @@ pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
                 Err(error) => DoneRow::failed(target, error),
             });
         }
-        let mut ids: Vec<SessionId> = Vec::new();
-        for id in rows.iter().filter(|row| row.error.is_none()).filter_map(|row| row.id.parse().ok()) {
-            if !ids.contains(&id) {
-                ids.push(id);
+        let mut known = HashSet::new();
+        let (mut ids, mut idle_ids): (Vec<SessionId>, Vec<SessionId>) = (Vec::new(), Vec::new());
+        for row in rows.iter().filter(|row| row.error.is_none()) {
+            let Ok(id) = row.id.parse::<SessionId>() else { continue };
+            if known.insert(id.clone()) {
+                let was_idle = row.session.as_ref().is_some_and(|s| s.0.status != Status::Active);
+                if chosen && was_idle { &mut idle_ids } else { &mut ids }.push(id);
             }
         }
         if dry_run {
@@ -161,8 +135,14 @@ pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
                     row.session = Some(client.session(&id).await?.into());
                 }
             }
-        } else if !ids.is_empty() {
-            let ended = end_all(runtime, &client, &ids).await?;
+        } else {
+            let bar = runtime.host().terminal.bar("ending", known.len() as u64);
+            let mut ended = HashMap::with_capacity(known.len());
+            for (ids, unless_active) in [(&ids, false), (&idle_ids, true)] {
+                if !ids.is_empty() {
+                    end_all(runtime, &client, ids, unless_active, &mut ended, bar.as_ref()).await?;
+                }
+            }
             for row in rows.iter_mut().filter(|row| row.error.is_none()) {
                 fill(row, ended.get(&row.id));
             }
@@ -182,9 +162,11 @@ async fn end_all(
     runtime: &Runtime,
     client: &Client,
     ids: &[SessionId],
-) -> Result<HashMap<String, EndRow>, Failure> {
-    let mut ended = HashMap::new();
-    let stream = client.end_sessions(ids).await?;
+    unless_active: bool,
+    ended: &mut HashMap<String, EndRow>,
+    bar: &dyn Bar,
+) -> Result<(), Failure> {
+    let stream = client.end_sessions(ids, unless_active).await?;
     tokio::pin!(stream);
     while let Some(row) = stream.next().await {
         let row = row?;
@@ -192,8 +174,9 @@ async fn end_all(
             runtime.changed(Change::EndSession);
         }
         ended.insert(row.id.clone(), row);
+        bar.set(ended.len() as u64);
     }
-    Ok(ended)
+    Ok(())
 }
 
 fn fill(row: &mut DoneRow, ended: Option<&EndRow>) {

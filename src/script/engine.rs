@@ -9,7 +9,7 @@ use super::diagnostic::Reporter;
 use super::functions::{self, FunctionDoc};
 use super::resolver::{Sources, without_interpreter};
 use super::runtime::Runtime;
-use super::{Arg, Args, Error, Host, assembly, check, completeness, output};
+use super::{Arg, Args, Error, Host, assembly, check, column, completeness, output};
 
 /// A script's text and what it is called in errors.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ impl Engine {
 
     /// Runs a script from its beginning, in a scope of its own.
     pub fn run(&mut self, script: &Script, args: Args) -> Result<Outcome, Error> {
-        self.evaluate(script, args, |_, _| Ok(()))
+        self.evaluate(script, args, |_, _, _| Ok(()))
     }
 
     /// Evaluates and prints: a string raw, unit nothing, sessions as a table; with `--json` everything as JSON.
@@ -77,7 +77,7 @@ impl Engine {
         &mut self,
         script: &Script,
         args: Args,
-        show: impl FnOnce(&Runtime, &Dynamic) -> Result<(), super::failure::Failure>,
+        show: impl FnOnce(&rhai::Engine, &Runtime, &Dynamic) -> Result<(), Box<EvalAltResult>>,
     ) -> Result<Outcome, Error> {
         let limit = self.runtime.host().limits.text;
         if script.text.len() > limit {
@@ -101,9 +101,7 @@ impl Engine {
                 check::unknown_function(&self.engine, &ast)?;
                 self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast)
             })
-            .and_then(|value| {
-                show(&self.runtime, &value).map_err(|error| error.at_position(rhai::Position::NONE))
-            });
+            .and_then(|value| show(&self.engine, &self.runtime, &value));
         self.outcome(&script.name, result)
     }
 
@@ -129,7 +127,7 @@ impl Engine {
             self.repl.functions = self.repl.functions.merge(&ast.clone_functions_only());
             let imports = ast.statements().iter().filter(|statement| matches!(statement, Stmt::Import(..)));
             self.repl.imports = self.repl.imports.merge(&AST::new(imports.cloned(), Module::new()));
-            output::show(&self.runtime, &value).map_err(|error| error.at_position(rhai::Position::NONE))
+            output::show(&self.engine, &self.runtime, &value)
         });
         self.outcome(&name, result)
     }
@@ -137,6 +135,15 @@ impl Engine {
     /// Whether the REPL must read on before it can evaluate this.
     pub fn completeness(&self, text: &str) -> Complete {
         completeness::completeness(&self.engine, &self.repl.scope, text)
+    }
+
+    /// Refuses fields of `--json=FIELDS` that nothing has: a command must not act first and fail to tell of it then.
+    pub fn check_fields(&self) -> Result<(), Error> {
+        column::check(&self.engine, &self.runtime.host().fields).map_err(|failure| Error::Usage {
+            message: failure.to_string(),
+            hint: failure.hint_text().map(str::to_owned),
+            place: None,
+        })
     }
 
     /// Everything that scripts can call, sorted by module and name.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use rhai::{AST, ASTNode, Dynamic, Engine, EvalAltResult, Expr, NativeCallContext, Scope, Stmt};
+use rhai::{AST, ASTNode, Dynamic, Engine, EvalAltResult, Expr, NativeCallContext, Position, Scope, Stmt};
 
 use super::condition::{self, Understood};
 use super::diagnostic;
@@ -84,8 +84,13 @@ impl Expression {
         }
     }
 
+    /// The fields that it asks for.
+    pub fn fields(&self) -> impl Iterator<Item = Field> {
+        self.fields.iter().copied()
+    }
+
     /// What the engine says of it, told of the expression: its places are not the script's.
-    fn failed(&self, ctx: &NativeCallContext, error: EvalAltResult) -> Box<EvalAltResult> {
+    fn failed(&self, engine: &Engine, error: EvalAltResult) -> Box<EvalAltResult> {
         if matches!(error, EvalAltResult::ErrorTerminated(..)) {
             return error.into();
         }
@@ -95,20 +100,29 @@ impl Expression {
         };
         let (message, hint) = match failure {
             Some(failure) => (failure.to_string(), failure.hint_text().map(str::to_owned)),
-            None => diagnostic::describe(ctx.engine(), error),
+            None => diagnostic::describe(engine, error),
         };
-        Failure::Usage { message: format!("the expression `{}` failed: {message}", self.text), hint }.at(ctx)
+        Failure::Usage { message: format!("the expression `{}` failed: {message}", self.text), hint }
+            .at_position(Position::NONE)
     }
 
     /// Its value for a session; `now` in milliseconds since the Unix epoch. Error: it fails.
     pub fn value(&self, ctx: &NativeCallContext, session: &Session, now: i64) -> Fallible<Dynamic> {
+        self.evaluate(ctx.engine(), session, now).map_err(|mut error| {
+            error.set_position(ctx.call_position());
+            error
+        })
+    }
+
+    /// The same where no script calls it: the error has no place.
+    pub fn evaluate(&self, engine: &Engine, session: &Session, now: i64) -> Fallible<Dynamic> {
         let mut scope = Scope::new();
         for field in &self.fields {
             scope.push_dynamic(field.name(), field.of(session, now));
         }
-        ctx.engine()
+        engine
             .eval_ast_with_scope::<Dynamic>(&mut scope, &self.ast)
-            .map_err(|error| self.failed(ctx, *error))
+            .map_err(|error| self.failed(engine, *error))
     }
 
     /// Whether it holds for a session. Errors: it fails, or answers something other than true or false.

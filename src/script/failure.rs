@@ -26,6 +26,9 @@ pub enum Failure {
     Stopped,
     #[error("{message}")]
     Usage { message: String, hint: Option<String> },
+    /// What was waited for did not come: not in time, or it can't come any more.
+    #[error("{message}")]
+    Wait { message: String, hint: Option<String>, timed_out: bool },
 }
 
 impl From<std::io::Error> for Failure {
@@ -63,6 +66,8 @@ impl Failure {
             Self::Script { .. } => "script".to_owned(),
             Self::Stopped => "stopped".to_owned(),
             Self::Usage { .. } => "usage".to_owned(),
+            Self::Wait { timed_out: true, .. } => "timed_out".to_owned(),
+            Self::Wait { timed_out: false, .. } => "not_reached".to_owned(),
         }
     }
 
@@ -77,8 +82,9 @@ impl Failure {
             },
             Self::Run { code, .. } if code.as_deref() == Some("timeout") => 124,
             Self::Run { .. } => 7,
+            Self::Wait { timed_out: true, .. } => 124,
             Self::Usage { .. } => 2,
-            Self::Io(_) | Self::Script { .. } | Self::Stopped => 1,
+            Self::Io(_) | Self::Script { .. } | Self::Stopped | Self::Wait { timed_out: false, .. } => 1,
         }
     }
 
@@ -90,7 +96,7 @@ impl Failure {
     pub fn hint_text(&self) -> Option<&str> {
         match self {
             Self::Api(error) => error.hint(),
-            Self::Script { hint, .. } | Self::Usage { hint, .. } => hint.as_deref(),
+            Self::Script { hint, .. } | Self::Usage { hint, .. } | Self::Wait { hint, .. } => hint.as_deref(),
             Self::Io(_) | Self::Run { .. } | Self::Stopped => None,
         }
     }
@@ -129,7 +135,7 @@ pub mod failure_methods {
     use super::Failure as Error;
 
     /// What went wrong, as a word to test: `not_found`, `ambiguous`, `busy`, `ended`, `expired`, `unreachable`, …;
-    /// of a failed run the run's own word (`timeout`, `agent_exited`, …).
+    /// of a failed run the run's own word (`timeout`, `agent_exited`, …); of `wait` `timed_out` or `not_reached`.
     ///
     /// ```rhai
     /// try { get("ffff"); } catch (e) { if e.code == "not_found" { print("no such session"); } }

@@ -86,6 +86,10 @@ impl Terminal for FakeTerminal {
         }
         Ok(self.lines.borrow_mut().pop_front().unwrap_or(Line::End))
     }
+
+    fn bar(&self, _: &str, _: u64) -> Box<dyn super::Bar> {
+        Box::new(())
+    }
 }
 
 /// What the server holds and what it was asked.
@@ -180,6 +184,7 @@ fn router(held: Arc<Held>) -> Router {
         .route("/v1/agents/{name}", get(get_agent).delete(delete_agent))
         .route("/v1/sessions", get(sessions).post(create))
         .route("/v1/sessions/stats", get(stats))
+        .route("/v1/sessions/watch", get(watch))
         .route("/v1/sessions/end", post(end_many))
         .route("/v1/sessions/resolve", get(resolve))
         .route("/v1/sessions/{id}", get(get_session).delete(forget))
@@ -300,6 +305,26 @@ async fn stats(State(held): State<Arc<Held>>, uri: Uri) -> Response {
         answer["counts"] = json!({ name: counts });
     }
     Json(answer).into_response()
+}
+
+/// The named sessions as they are; then those that are active become idle.
+async fn watch(State(held): State<Arc<Held>>, uri: Uri) -> Response {
+    let mut text = String::new();
+    let mut sessions = held.sessions.lock().expect("not poisoned");
+    for again in [false, true] {
+        for session in sessions.iter_mut().filter(|s| asked(&uri, "id").iter().any(|id| s["id"] == **id)) {
+            if again && session["status"] == "active" {
+                session["status"] = json!("idle");
+            } else if again {
+                continue;
+            }
+            let session = serde_json::from_value(session.clone()).expect("a session");
+            text += &sse::encode_change(&crate::wire::SessionEvent::Updated(session));
+        }
+    }
+    let head = stream::once(async { Ok::<_, io::Error>(Bytes::from(text)) });
+    ([("content-type", "text/event-stream")], Body::from_stream(head.chain(stream::pending())))
+        .into_response()
 }
 
 async fn create(State(held): State<Arc<Held>>, Json(body): Json<Value>) -> Response {
@@ -498,6 +523,7 @@ pub fn host(server: Option<&FakeServer>, options: Options) -> (Host, Rc<FakeTerm
         terminal: terminal.clone(),
         clock: Clock::system().at(NOW),
         options,
+        fields: Rc::new([]),
         interrupt: Interrupt::default(),
         limits: Limits::default(),
         env: Rc::new(|name| (name == "HOME").then(|| "/home/ann".to_owned())),

@@ -5,7 +5,7 @@
 //! //!
 //! //! @arg name             a required argument     name?     an optional one
 //! //! @arg name...          one or more             name...?  any number
-//! //! @option name <VALUE>  an option with a value  -n name <VALUE> with a short form
+//! //! @option name <VALUE>  an option with a value  -n name <VALUE> with a short form; <EXPR> may begin with a dash
 //! //! @flag name            a flag                  -f name         with a short form
 //! //! @example superserve sessions list --status idle
 //! ```

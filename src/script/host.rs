@@ -30,6 +30,17 @@ pub enum Line {
     Interrupted,
 }
 
+/// Shows how far something is, until it is dropped.
+pub trait Bar {
+    /// So many are done.
+    fn set(&self, done: u64);
+}
+
+/// Shows nothing.
+impl Bar for () {
+    fn set(&self, _: u64) {}
+}
+
 /// The only way to the terminal.
 pub trait Terminal {
     /// Writes to stdout as is.
@@ -47,6 +58,8 @@ pub trait Terminal {
     fn width(&self) -> Option<usize>;
     /// The next line of stdin; the prompt goes to stderr, and only if stdin is a terminal.
     fn read_line(&self, prompt: &str) -> io::Result<Line>;
+    /// A bar on stderr that fills while `what` is done `total` times; nothing where stderr is no terminal.
+    fn bar(&self, what: &str, total: u64) -> Box<dyn Bar>;
 }
 
 /// The flags that belong to every script.
@@ -143,6 +156,8 @@ pub struct Host {
     pub terminal: Rc<dyn Terminal>,
     pub clock: Clock,
     pub options: Options,
+    /// What `--json=FIELDS` names: fields, or expressions over a session's. None: all fields.
+    pub fields: Rc<[String]>,
     pub interrupt: Interrupt,
     pub limits: Limits,
     /// The environment, as `env(name)` sees it.

@@ -11,7 +11,7 @@ use super::expression::Expression;
 use super::failure::{At, Failure, Fallible};
 use super::field::Field;
 use super::record::{Page, Reader};
-use super::sequence::{Key, Test};
+use super::sequence::{SortBy, Test};
 use super::session::{OptionMap, Session};
 use crate::client::{self, Client};
 use crate::wire::session::ParseStatusError;
@@ -36,7 +36,7 @@ pub struct Listing {
 pub struct Options {
     pub listing: Listing,
     pub condition: Option<Test>,
-    pub sort: Option<Key>,
+    pub sort: Option<SortBy>,
     pub limit: Option<usize>,
 }
 
@@ -136,10 +136,10 @@ impl Options {
         let sort = match map.take("sort") {
             None => None,
             Some(value) => Some(match value.clone().try_cast::<FnPtr>() {
-                Some(function) => Key::Function(function),
+                Some(function) => SortBy::function(function),
                 None => {
                     let text = value.into_string().map_err(|_| wrong(&map, "sort"))?;
-                    Key::Expression(Box::new(Expression::compile(ctx.engine(), &text)?))
+                    SortBy::compile(ctx.engine(), &text)?
                 }
             }),
         };

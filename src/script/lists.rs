@@ -10,8 +10,8 @@ use super::agents::Agents;
 use super::expression::Expression;
 use super::failure::{At, Failure, Fallible};
 use super::sequence::{
-    Key, Listed, Sequence, Source, Test, average, count_of, counts, extreme, groups, length, sorted, sum,
-    unique,
+    Key, Listed, Sequence, SortBy, Source, Test, average, count_of, counts, extreme, groups, length, sorted,
+    sum, unique,
 };
 use super::sessions::{Done, Sessions};
 use super::stream::Stream;
@@ -345,6 +345,7 @@ macro_rules! source_functions {
 
 source_functions!(agent_source, Agents);
 source_functions!(array_source, Array);
+source_functions!(done_source, Done);
 source_functions!(session_source, Sessions);
 source_functions!(stream_source, Stream);
 
@@ -388,19 +389,20 @@ macro_rules! sequence_functions {
             /// ```
             #[rhai_fn(pure, volatile, return_raw)]
             pub fn sort_by(ctx: NativeCallContext, list: &mut List, key: FnPtr) -> Fallible<List> {
-                sort(&ctx, list, &Key::Function(key))
+                sort(&ctx, list, &SortBy::function(key))
             }
 
             /// A new list, the smallest value of the field first, or of the expression over the fields of a session; equal ones keep
-            /// their order.
+            /// their order. `-` before a field's name puts the largest first; of several with commas between the next one
+            /// decides where the first is equal. What has no value comes last.
             ///
             /// ```rhai
             /// table(list().sort_by("idle"));
-            /// table(list().sort_by("-message_count"));
+            /// table(list().sort_by("agent, -message_count"));
             /// ```
             #[rhai_fn(name = "sort_by", pure, volatile, return_raw)]
             pub fn sort_by_text(ctx: NativeCallContext, list: &mut List, key: &str) -> Fallible<List> {
-                sort(&ctx, list, &Key::read(&ctx, key)?)
+                sort(&ctx, list, &SortBy::read(&ctx, key)?)
             }
 
             /// A list for each value of the field, or of the expression over the fields of a session, as a map.
@@ -459,10 +461,11 @@ macro_rules! sequence_functions {
 
 sequence_functions!(agent_sequence, Agents);
 sequence_functions!(array_sequence, Array);
+sequence_functions!(done_sequence, Done);
 sequence_functions!(session_sequence, Sessions);
 
-fn sort<L: Listed>(ctx: &NativeCallContext, list: &L, key: &Key) -> Fallible<L> {
-    let keys = key.all(ctx, list)?;
+fn sort<L: Listed>(ctx: &NativeCallContext, list: &L, by: &SortBy) -> Fallible<L> {
+    let keys = by.all(ctx, list)?;
     sorted(ctx, &list.list(ctx)?, &keys).map(Into::into)
 }
 

@@ -6,6 +6,7 @@
 mod agents;
 mod assembly;
 mod check;
+mod column;
 mod completeness;
 mod condition;
 mod control;
@@ -15,7 +16,6 @@ mod duration;
 mod ending;
 mod engine;
 mod expression;
-
 mod failure;
 mod field;
 #[cfg(test)]
@@ -27,6 +27,7 @@ mod listing;
 mod lists;
 mod message;
 mod output;
+mod progress;
 mod record;
 mod resolver;
 mod runtime;
@@ -35,14 +36,17 @@ mod session;
 mod sessions;
 mod stream;
 mod suggestion;
+mod target;
 #[cfg(test)]
 mod tests;
 mod text;
 mod time;
 mod value;
+mod wait;
 
+pub use column::split_fields as split_columns;
 pub use diagnostic::{Error, Place};
 pub use engine::{Complete, Engine, Outcome, Script, on_script_thread};
 pub use failure::exit_code;
 pub use functions::FunctionDoc;
-pub use host::{Arg, Args, Connection, Host, Interrupt, Limits, Line, Options, Terminal};
+pub use host::{Arg, Args, Bar, Connection, Host, Interrupt, Limits, Line, Options, Terminal};

@@ -1,10 +1,11 @@
 //! What a script says: values, tables, JSON, lines on stdout and stderr.
 
 use rhai::plugin::*;
-use rhai::{Array, Map, NativeCallContext};
+use rhai::{Array, Engine, EvalAltResult, Map, NativeCallContext, Position};
 use serde_json::Value;
 
 use super::agents::{Agent, Agents};
+use super::column::{self, Column};
 use super::ending::Done;
 use super::failure::{At, Failure, Fallible};
 use super::message::Message;
@@ -30,40 +31,60 @@ pub fn mark(terminal: &dyn Terminal, done: bool) -> &'static str {
     }
 }
 
-/// Prints a value as JSON.
-pub fn json(runtime: &Runtime, value: &Dynamic) -> Result<(), Failure> {
-    value::look(value)?;
-    runtime.out(&render::pretty(&value::to_json(value)))
+/// Prints a value as JSON; of sessions and the like only the fields that `--json=FIELDS` names.
+pub fn json(engine: &Engine, runtime: &Runtime, value: &Dynamic) -> Fallible<()> {
+    value::look(value).map_err(unplaced)?;
+    let fields = &runtime.host().fields;
+    let json = match fields.is_empty() {
+        true => value::to_json(value),
+        false => column::pick(engine, fields, value, runtime.now())?,
+    };
+    runtime.out(&render::pretty(&json)).map_err(unplaced)
+}
+
+fn unplaced(failure: Failure) -> Box<EvalAltResult> {
+    failure.at_position(Position::NONE)
+}
+
+/// With the place of this call, if it has none of its own.
+fn placed<T>(ctx: &NativeCallContext, result: Fallible<T>) -> Fallible<T> {
+    result.map_err(|mut error| {
+        if error.position().is_none() {
+            error.set_position(ctx.call_position());
+        }
+        error
+    })
 }
 
 /// Prints what `eval` and the REPL show of a value.
-pub fn show(runtime: &Runtime, value: &Dynamic) -> Result<(), Failure> {
+pub fn show(engine: &Engine, runtime: &Runtime, value: &Dynamic) -> Fallible<()> {
     if runtime.options().json {
-        return json(runtime, value);
+        return json(engine, runtime, value);
     }
     if value.is_unit() {
         return Ok(());
     }
+    let out = |text: &str| runtime.out(text).map_err(unplaced);
     if let Some(session) = value.read_lock::<Session>() {
-        return runtime.out(&render::session(&session.0.to_wire(), &runtime.style()));
+        return out(&render::session(&session.0.to_wire(), &runtime.style()));
     }
     if let Some(agent) = value.read_lock::<Agent>() {
-        return runtime.out(&render::agent(agent.wire(), &runtime.style()));
+        return out(&render::agent(agent.wire(), &runtime.style()));
     }
     if let Some(message) = value.read_lock::<Message>() {
-        return runtime.out(&render::message(&message.0));
+        return out(&render::message(&message.0));
     }
     let is_rows = value.read_lock::<Array>().is_some_and(|array| {
         !array.is_empty()
             && array.iter().all(|row| row.is::<Session>() || row.is::<Message>() || row.is_map())
     });
     if is_rows || value.is::<Sessions>() || value.is::<Agents>() || value.is::<Done>() {
-        return table(runtime, value, None);
+        return table(engine, runtime, value, None);
     }
     if value.is_array() || value.is_map() {
-        return json(runtime, value);
+        return json(engine, runtime, value);
     }
-    runtime.out_text(&format!("{}\n", value::to_text(value)))
+    runtime.out_text(&format!("{}\n", value::to_text(value))).map_err(unplaced)
 }
 
 /// The columns of `sessions list`; without the second they are of one agent.
@@ -85,7 +106,7 @@ fn session_list(runtime: &Runtime, items: &[Dynamic], columns: Option<&[String]>
 }
 
 /// Prints rows as a table; as JSON if `--json` was given.
-pub fn table(runtime: &Runtime, rows: &Dynamic, columns: Option<Array>) -> Result<(), Failure> {
+pub fn table(engine: &Engine, runtime: &Runtime, rows: &Dynamic, columns: Option<Array>) -> Fallible<()> {
     let columns = columns
         .map(|columns| {
             columns
@@ -95,69 +116,100 @@ pub fn table(runtime: &Runtime, rows: &Dynamic, columns: Option<Array>) -> Resul
                 })
                 .collect::<Result<Vec<String>, _>>()
         })
-        .transpose()?;
+        .transpose()
+        .map_err(unplaced)?;
     let now = runtime.now();
-    let items: Vec<Dynamic> = if let Some(sessions) = rows.read_lock::<Sessions>() {
-        sessions.load()?.iter().cloned().map(Dynamic::from).collect()
-    } else if let Some(agents) = rows.read_lock::<Agents>() {
-        agents.iter().cloned().map(Dynamic::from).collect()
-    } else if let Some(done) = rows.read_lock::<Done>() {
-        done.iter().cloned().map(Dynamic::from).collect()
-    } else if let Some(array) = rows.read_lock::<Array>() {
-        array.clone()
+    let items: Vec<Dynamic> = if let Some(items) = value::items(rows).map_err(unplaced)? {
+        items
     } else if rows.is_map() || rows.is::<Session>() || rows.is::<Agent>() {
         vec![rows.clone()]
     } else {
-        return Err(Failure::hinted(
+        return Err(unplaced(Failure::hinted(
             format!("{} can't be shown as a table", value::type_name(rows)),
             "A table's rows are sessions, agents, maps or arrays.",
-        ));
+        )));
+    };
+    let out = |text: &str| runtime.out(text).map_err(unplaced);
+    let read = |names: Vec<String>| {
+        let read = names.iter().map(|name| Column::read(engine, name)).collect::<Result<Vec<_>, _>>();
+        read.map_err(unplaced)
     };
     let listed = session_list(runtime, &items, columns.as_deref());
     if runtime.options().json {
-        let Some(columns) = columns.filter(|_| listed.is_none()) else {
-            return json(runtime, &Dynamic::from(items));
+        let picks = !runtime.host().fields.is_empty();
+        let Some(columns) = columns.filter(|_| listed.is_none() && !picks) else {
+            return json(engine, runtime, &Dynamic::from(items));
         };
+        let columns = read(columns)?;
         let cut = items.iter().map(|item| {
-            let row = columns.iter().map(|name| Ok((name.into(), value::field(item, name, now)?)));
-            row.collect::<Result<Map, Failure>>().map(Dynamic::from)
+            let row = columns
+                .iter()
+                .map(|column| Ok((column.name.clone(), value::to_json(&column.of(engine, item, now)?))));
+            row.collect::<Fallible<serde_json::Map<_, _>>>().map(Value::Object)
         });
-        return json(runtime, &Dynamic::from(cut.collect::<Result<Array, _>>()?));
+        let cut = cut.collect::<Fallible<Vec<_>>>()?;
+        return out(&render::pretty(&cut));
     }
     if items.is_empty() {
         return Ok(());
     }
     if let Some(text) = listed {
-        return runtime.out(&text);
+        return out(&text);
     }
     let agents: Option<Vec<crate::wire::Agent>> = match &columns {
         None => items.iter().map(|item| Some(item.read_lock::<Agent>()?.wire().clone())).collect(),
         Some(_) => None,
     };
     if let Some(agents) = agents {
-        return runtime.out(&render::agents(&agents, &runtime.style()));
+        return out(&render::agents(&agents, &runtime.style()));
     }
     let Some(columns) = columns.or_else(|| default_columns(&items)) else {
         let lines: Vec<Vec<String>> = items.iter().map(cells_of_array).collect();
         let Some((first, rest)) = lines.split_first() else { return Ok(()) };
         let first: Vec<&str> = first.iter().map(String::as_str).collect();
-        return runtime.out(&render::rows(&first, rest));
+        return out(&render::rows(&first, rest));
     };
+    let columns = read(columns)?;
     let lines = items
         .iter()
         .map(|item| {
             columns
                 .iter()
-                .map(|name| match value::field(item, name, now) {
+                .map(|column| match column.of(engine, item, now) {
                     // A map that lacks a column has an empty cell there.
                     Err(_) if item.is_map() => Ok(String::new()),
                     field => field.map(|value| value::to_text(&value)),
                 })
-                .collect::<Result<Vec<_>, _>>()
+                .collect::<Fallible<Vec<_>>>()
         })
-        .collect::<Result<Vec<_>, _>>()?;
-    let header: Vec<&str> = columns.iter().map(String::as_str).collect();
-    runtime.out(&render::rows(&header, &lines))
+        .collect::<Fallible<Vec<_>>>()?;
+    let header: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    out(&render::rows(&header, &lines))
+}
+
+/// The same for a script.
+pub fn print_table(ctx: &NativeCallContext, rows: &Dynamic, columns: Option<Array>) -> Fallible<()> {
+    placed(ctx, table(ctx.engine(), &Runtime::of(ctx)?, rows, columns))
+}
+
+/// So many sessions are shown of those that something is planned for.
+const PREVIEWED: usize = 10;
+
+/// Shows on stderr which sessions are meant.
+fn preview(runtime: &Runtime, sessions: &Sessions) -> Result<(), Failure> {
+    let list = sessions.load()?;
+    let shown: Vec<crate::wire::Session> =
+        list.iter().take(PREVIEWED).map(|session| session.0.to_wire()).collect();
+    if !shown.is_empty() {
+        let terminal = &runtime.host().terminal;
+        let style = render::Style { colour: terminal.err_colour(), ..runtime.style() };
+        terminal.err(&render::sessions(&shown, &style, true));
+    }
+    match list.iter().count().saturating_sub(PREVIEWED) {
+        0 => {}
+        more => runtime.err(&format!("... and {more} more\n")),
+    }
+    Ok(())
 }
 
 /// The columns of rows that have no list of their own.
@@ -201,7 +253,7 @@ pub mod output_functions {
     /// ```
     #[rhai_fn(volatile, return_raw)]
     pub fn show(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
-        super::show(&Runtime::of(&ctx)?, &value).at(&ctx)
+        super::placed(&ctx, super::show(ctx.engine(), &Runtime::of(&ctx)?, &value))
     }
 
     /// Prints rows as a table: sessions and agents with the columns of their lists, maps with a column a key, arrays as
@@ -212,27 +264,42 @@ pub mod output_functions {
     /// ```
     #[rhai_fn(volatile, return_raw)]
     pub fn table(ctx: NativeCallContext, rows: Dynamic) -> Fallible<()> {
-        super::table(&Runtime::of(&ctx)?, &rows, None).at(&ctx)
+        super::print_table(&ctx, &rows, None)
     }
 
-    /// Prints these columns of the rows: names of fields; of sessions also `last_active`, as in `2 minutes ago`. Error: a row has no such field.
+    /// Prints these columns of the rows: names of fields, of sessions also expressions over them, and `last_active`, as in
+    /// `2 minutes ago`. Error: a row has no such field.
     ///
     /// ```rhai
-    /// table(list(), ["short_id", "title", "idle"]);
+    /// table(list(), ["short_id", "title.upper()", "idle"]);
     /// ```
     #[rhai_fn(name = "table", volatile, return_raw)]
     pub fn table_of(ctx: NativeCallContext, rows: Dynamic, columns: Array) -> Fallible<()> {
-        super::table(&Runtime::of(&ctx)?, &rows, Some(columns)).at(&ctx)
+        super::print_table(&ctx, &rows, Some(columns))
     }
 
-    /// Prints a value as JSON, with two spaces. Sessions have the keys of `sessions list --json`; a duration is text.
+    /// Prints a value as JSON, with two spaces. Sessions have the keys of `sessions list --json`; a duration is text. With
+    /// `--json=FIELDS` sessions, agents, messages and maps have those fields alone.
     ///
     /// ```rhai
     /// json(list().count_by("status"));
     /// ```
     #[rhai_fn(volatile, return_raw)]
     pub fn json(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
-        super::json(&Runtime::of(&ctx)?, &value).at(&ctx)
+        super::placed(&ctx, super::json(ctx.engine(), &Runtime::of(&ctx)?, &value))
+    }
+
+    /// Shows on stderr which sessions something is planned for: the first ten as `sessions list` shows them, and how many
+    /// more there are.
+    ///
+    /// ```rhai
+    /// let idle = list(#{ status: "idle" });
+    /// preview(idle);
+    /// if confirm(`End ${idle.len} sessions?`) { idle.end(); }
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn preview(ctx: NativeCallContext, sessions: Sessions) -> Fallible<()> {
+        super::preview(&Runtime::of(&ctx)?, &sessions).at(&ctx)
     }
 
     /// Prints a line on stdout. On a terminal the text loses escape sequences and control characters.

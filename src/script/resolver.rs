@@ -11,7 +11,10 @@ use super::failure::Failure;
 use super::suggestion;
 
 /// The standard library: name and text.
-pub const STANDARD: [(&str, &str); 1] = [("std/check", include_str!("../../stdlib/check.rhai"))];
+pub const STANDARD: [(&str, &str); 2] = [
+    ("std/check", include_str!("../../stdlib/check.rhai")),
+    ("std/selection", include_str!("../../stdlib/selection.rhai")),
+];
 
 /// As the engine keeps modules.
 type SharedModule = Rc<Module>;

@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use rhai::{Array, Dynamic, FnPtr, Map, NativeCallContext, Variant};
+use rhai::{Array, Dynamic, Engine, FnPtr, Map, NativeCallContext, Variant};
 
+use super::column;
 use super::duration::{Span, too_long};
 use super::expression::Expression;
 use super::failure::{At, Failure, Fallible};
@@ -226,10 +227,14 @@ pub enum Key {
 impl Key {
     /// A field's name, or an expression over the fields of sessions. Errors: as of an expression.
     pub fn read(ctx: &NativeCallContext, text: &str) -> Fallible<Self> {
-        let is_name = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        match is_name {
+        Self::compile(ctx.engine(), text).at(ctx)
+    }
+
+    /// The same outside of a call.
+    pub fn compile(engine: &Engine, text: &str) -> Result<Self, Failure> {
+        match column::is_name(text) {
             true => Ok(Self::Name(text.to_owned())),
-            false => Expression::compile(ctx.engine(), text).map(Box::new).map(Self::Expression).at(ctx),
+            false => Expression::compile(engine, text).map(Box::new).map(Self::Expression),
         }
     }
 
@@ -244,7 +249,7 @@ impl Key {
     pub fn of(&self, ctx: &NativeCallContext, item: Dynamic, now: i64) -> Fallible<Dynamic> {
         match self {
             Self::Name(name) => value::field(&item, name, now).at(ctx),
-            Self::Expression(expression) => expression.value(ctx, &*session(ctx, &item)?, now),
+            Self::Expression(expression) => expression.value(ctx, &*session(&item).at(ctx)?, now),
             Self::Function(function) => function.call_raw(ctx, None, [item]),
             Self::Itself => Ok(item),
         }
@@ -261,19 +266,54 @@ impl Key {
 }
 
 /// What an expression is about.
-fn session<'a>(
-    ctx: &NativeCallContext,
-    item: &'a Dynamic,
-) -> Fallible<impl std::ops::Deref<Target = Session> + 'a> {
-    item.read_lock::<Session>()
-        .ok_or_else(|| {
-            Failure::hinted(
-                format!("an expression asks for a session's fields, and this is {}", value::type_name(item)),
-                "Give a function instead: |x| …",
-            )
-        })
-        .at(ctx)
+pub fn session(item: &Dynamic) -> Result<impl std::ops::Deref<Target = Session> + '_, Failure> {
+    item.read_lock::<Session>().ok_or_else(|| {
+        Failure::hinted(
+            format!("an expression asks for a session's fields, and this is {}", value::type_name(item)),
+            "Give a function instead: |x| …",
+        )
+    })
 }
+
+/// What values are put in order by: the first key, of equal ones the next.
+pub struct SortBy(Vec<SortKey>);
+
+struct SortKey {
+    key: Key,
+    /// The largest first.
+    is_falling: bool,
+}
+
+impl SortBy {
+    /// The smallest answer of the function first.
+    pub fn function(function: FnPtr) -> Self {
+        Self(vec![SortKey { key: Key::Function(function), is_falling: false }])
+    }
+
+    /// Fields or expressions with commas between; a `-` before a field's name means the largest first.
+    /// Errors: as of an expression.
+    pub fn read(ctx: &NativeCallContext, text: &str) -> Fallible<Self> {
+        Self::compile(ctx.engine(), text).at(ctx)
+    }
+
+    /// The same outside of a call.
+    pub fn compile(engine: &Engine, text: &str) -> Result<Self, Failure> {
+        let key = |part: &str| {
+            let falling = part.strip_prefix('-').map(str::trim).filter(|name| column::is_name(name));
+            let key = Key::compile(engine, falling.unwrap_or(part))?;
+            Ok(SortKey { key, is_falling: falling.is_some() })
+        };
+        column::split(text).into_iter().map(key).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The values of each key.
+    pub fn all(&self, ctx: &NativeCallContext, source: &impl Source) -> Fallible<SortValues> {
+        self.0.iter().map(|key| Ok((key.key.all(ctx, source)?, key.is_falling))).collect()
+    }
+}
+
+/// For each key its values, and whether the largest comes first.
+pub type SortValues = Vec<(Vec<Dynamic>, bool)>;
 
 /// Which values are meant.
 pub enum Test {
@@ -287,7 +327,7 @@ pub enum Test {
 impl Test {
     pub fn holds(&self, ctx: &NativeCallContext, item: Dynamic, now: i64) -> Fallible<bool> {
         match self {
-            Self::Expression(expression) => expression.holds(ctx, &*session(ctx, &item)?, now),
+            Self::Expression(expression) => expression.holds(ctx, &*session(&item).at(ctx)?, now),
             Self::Function(function) => {
                 let answer = function.call_raw(ctx, None, [item])?;
                 answer
@@ -349,15 +389,24 @@ pub fn first(ctx: &NativeCallContext, source: &impl Source) -> Fallible<Dynamic>
     Ok(found)
 }
 
-/// The smallest key first; equal ones keep their order.
-pub fn sorted<S: Sequence>(ctx: &NativeCallContext, list: &S, keys: &[Dynamic]) -> Fallible<S> {
+/// By the first key, of equal ones by the next; those that are equal in all keep their order. What has no value comes
+/// last.
+pub fn sorted<S: Sequence>(ctx: &NativeCallContext, list: &S, keys: &SortValues) -> Fallible<S> {
     let mut places: Vec<usize> = (0..list.count()).collect();
     let mut failed = None;
     places.sort_by(|a, b| {
-        value::compare(&keys[*a], &keys[*b]).unwrap_or_else(|error| {
-            failed.get_or_insert(error);
-            Ordering::Equal
-        })
+        for (values, is_falling) in keys {
+            let (a, b) = (&values[*a], &values[*b]);
+            let order = value::compare(a, b).unwrap_or_else(|error| {
+                failed.get_or_insert(error);
+                Ordering::Equal
+            });
+            if order.is_ne() {
+                let turned = *is_falling && !a.is_unit() && !b.is_unit();
+                return if turned { order.reverse() } else { order };
+            }
+        }
+        Ordering::Equal
     });
     match failed {
         Some(error) => Err(error.at(ctx)),

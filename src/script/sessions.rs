@@ -8,7 +8,7 @@ use rhai::{Array, Map, NativeCallContext};
 
 use super::agents::Agent;
 use super::condition::{self, Condition, Relation, Understood};
-use super::ending::{self, Target};
+use super::ending;
 use super::failure::{At, Failure, Fallible};
 use super::field::Field;
 use super::listing::{self, Listing, named};
@@ -18,6 +18,7 @@ use super::runtime::{Change, Runtime};
 use super::sequence::{Key, List, Listed, Question, Sequence as _, Source, Step, Test, count, mean, sorted};
 use super::session::{OptionMap, Session};
 use super::stream::Stream;
+use super::target::Target;
 use super::time::Moment;
 use super::value;
 use crate::client::{self, Client};
@@ -391,8 +392,8 @@ pub mod session_calls {
 
     /// Sessions that fit all the options, latest activity first: `agent` (a name, an ID, an agent), `status` (with the
     /// aliases `running` and `error`), `idle_over` (a duration: idle for longer), `title` (a part of it, any case),
-    /// `where` (a function, or an expression over a session's fields as text), `sort` (a function or an expression, the
-    /// smallest first: `"-message_count"`), `limit` (the first so many).
+    /// `where` (a function, or an expression over a session's fields as text), `sort` (as `sort_by` takes it:
+    /// `"agent, -message_count"`), `limit` (the first so many).
     /// Arrays of agents or statuses mean any of them, so empty ones mean none; `()` means not given.
     /// Errors: an unknown option, status or agent; a condition that makes no sense.
     ///
@@ -408,8 +409,8 @@ pub mod session_calls {
         if let Some(test) = asked.condition {
             sessions = sessions.keep(&ctx, test, true)?;
         }
-        if let Some(key) = asked.sort {
-            sessions = sorted(&ctx, &sessions.list(&ctx)?, &key.all(&ctx, &sessions)?)?.into();
+        if let Some(by) = asked.sort {
+            sessions = sorted(&ctx, &sessions.list(&ctx)?, &by.all(&ctx, &sessions)?)?.into();
         }
         match asked.limit {
             Some(limit) => sessions.take(&ctx, limit),
@@ -472,7 +473,8 @@ pub mod session_calls {
     }
 
     /// Ends all of these in one request. What couldn't be ended is told in the answer's rows: `.ok` counts those that
-    /// were ended, `.failed` are the rows of those that weren't.
+    /// were ended, `.failed` are the rows of those that weren't. One that has begun to work on a message since it was
+    /// listed is not ended: its row says `busy`.
     ///
     /// ```rhai
     /// let done = list(#{ status: "idle" }).end();
@@ -482,7 +484,7 @@ pub mod session_calls {
     pub fn end_these(ctx: NativeCallContext, sessions: Sessions) -> Fallible<Done> {
         let sessions = sessions.load_to_act().at(&ctx)?;
         let targets = sessions.iter().cloned().map(Target::Session).collect();
-        ending::many(&Runtime::of(&ctx)?, targets).at(&ctx)
+        ending::many(&Runtime::of(&ctx)?, targets, true).at(&ctx)
     }
 
     /// Ends all sessions of an array: IDs, beginnings of IDs, sessions. One that isn't found is a row of the answer.
@@ -493,7 +495,7 @@ pub mod session_calls {
     #[rhai_fn(name = "end", volatile, return_raw)]
     pub fn end_array(ctx: NativeCallContext, ids: Array) -> Fallible<Done> {
         let targets = ids.into_iter().map(Target::read).collect::<Result<Vec<_>, _>>().at(&ctx)?;
-        ending::many(&Runtime::of(&ctx)?, targets).at(&ctx)
+        ending::many(&Runtime::of(&ctx)?, targets, false).at(&ctx)
     }
 }
 
@@ -638,7 +640,7 @@ pub mod sessions_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn table(ctx: NativeCallContext, sessions: &mut Sessions) -> Fallible<()> {
-        output::table(&Runtime::of(&ctx)?, &Dynamic::from(sessions.clone()), None).at(&ctx)
+        output::print_table(&ctx, &Dynamic::from(sessions.clone()), None)
     }
 
     /// Prints these fields of them as a table.
@@ -648,7 +650,7 @@ pub mod sessions_methods {
     /// ```
     #[rhai_fn(name = "table", pure, volatile, return_raw)]
     pub fn table_of(ctx: NativeCallContext, sessions: &mut Sessions, columns: Array) -> Fallible<()> {
-        output::table(&Runtime::of(&ctx)?, &Dynamic::from(sessions.clone()), Some(columns)).at(&ctx)
+        output::print_table(&ctx, &Dynamic::from(sessions.clone()), Some(columns))
     }
 
     /// They as JSON: an array with the keys of `sessions list --json`.

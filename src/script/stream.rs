@@ -13,7 +13,7 @@ use super::failure::{At, Failure, Fallible};
 use super::listing::{Listing, PAGE};
 use super::record::Reader;
 use super::runtime::Runtime;
-use super::sequence::{Key, Question, Source, Step, Test, groups, sorted, unique};
+use super::sequence::{Key, Question, SortBy, Source, Step, Test, groups, sorted, unique};
 use super::session::Session;
 use super::sessions::{Sessions, understood};
 use crate::wire::Order;
@@ -275,7 +275,7 @@ pub mod stream_functions {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn sort_by(ctx: NativeCallContext, stream: &mut Stream, key: FnPtr) -> Fallible<Dynamic> {
-        super::sort(&ctx, stream, &Key::Function(key))
+        super::sort(&ctx, stream, &SortBy::function(key))
     }
 
     /// All of them in a list, the smallest value of the field or the expression first.
@@ -285,7 +285,7 @@ pub mod stream_functions {
     /// ```
     #[rhai_fn(name = "sort_by", pure, volatile, return_raw)]
     pub fn sort_by_text(ctx: NativeCallContext, stream: &mut Stream, key: &str) -> Fallible<Dynamic> {
-        super::sort(&ctx, stream, &Key::read(&ctx, key)?)
+        super::sort(&ctx, stream, &SortBy::read(&ctx, key)?)
     }
 
     /// A list for each answer of the function, as a map.
@@ -362,10 +362,10 @@ fn keys(ctx: &NativeCallContext, stream: &Stream, key: &Key) -> Fallible<(Collec
     Ok((collected, keys))
 }
 
-fn sort(ctx: &NativeCallContext, stream: &Stream, key: &Key) -> Fallible<Dynamic> {
-    Ok(match keys(ctx, stream, key)? {
-        (Collected::Sessions(list), keys) => Dynamic::from(Sessions::from(sorted(ctx, &list, &keys)?)),
-        (Collected::Values(values), keys) => sorted(ctx, &values, &keys)?.into(),
+fn sort(ctx: &NativeCallContext, stream: &Stream, by: &SortBy) -> Fallible<Dynamic> {
+    Ok(match stream.collect(ctx)? {
+        Collected::Sessions(list) => Dynamic::from(Sessions::from(sorted(ctx, &list, &by.all(ctx, &list)?)?)),
+        Collected::Values(values) => sorted(ctx, &values, &by.all(ctx, &values)?)?.into(),
     })
 }
 

@@ -90,6 +90,21 @@ pub fn field(value: &Dynamic, name: &str, now: i64) -> Result<Dynamic, Failure> 
     found.ok_or_else(|| unknown_field(what, name, &known))
 }
 
+/// The values of what is a list; `None` if it is something else. Asks for sessions that nobody has looked at yet.
+pub fn items(value: &Dynamic) -> Result<Option<Array>, Failure> {
+    Ok(Some(if let Some(sessions) = value.read_lock::<Sessions>() {
+        sessions.load()?.iter().cloned().map(Dynamic::from).collect()
+    } else if let Some(agents) = value.read_lock::<Agents>() {
+        agents.iter().cloned().map(Dynamic::from).collect()
+    } else if let Some(done) = value.read_lock::<Done>() {
+        done.iter().cloned().map(Dynamic::from).collect()
+    } else if let Some(array) = value.read_lock::<Array>() {
+        array.clone()
+    } else {
+        return Ok(None);
+    }))
+}
+
 fn names(known: &[&str]) -> Vec<String> {
     known.iter().map(ToString::to_string).collect()
 }

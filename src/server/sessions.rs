@@ -103,7 +103,7 @@ pub async fn end(State(server): State<Server>, Named(id): Named) -> Result<Json<
 
 /// A row a session, as each is done. A client that goes away stops it after those in flight.
 pub async fn end_many(State(server): State<Server>, Body(many): Body<EndMany>) -> Result<impl IntoResponse> {
-    let lines = server.platform.end_many(many.ids).map(|row| {
+    let lines = server.platform.end_many(many.ids, many.unless_active).map(|row| {
         let mut line = serde_json::to_vec(&row).map_err(std::io::Error::other)?;
         line.push(b'\n');
         Ok::<_, std::io::Error>(Bytes::from(line))
