@@ -28,6 +28,9 @@ fn changes_nothing_whatever_the_command() {
     for (command, told) in [
         (&["sessions", "end", &id][..], format!("would end {id12}\n")),
         (&["sessions", "send", &id, "more"], format!("would send \"more\" to {id12}\n")),
+        (&["sessions", "end", "--where", "true"], format!("would end {id12}\n")),
+        (&["sessions", "delete", "--where", "true"], format!("would delete {}\n", short(&ended))),
+        (&["sessions", "cancel", &id], format!("would cancel the run of {id12}\n")),
         (&["ops", "end-idle", "--yes"], format!("would end {id12}\n")),
         (&["deploy", "--dir", "fresh"], "would deploy fresh\n".to_owned()),
         (&["agents", "delete", "echo", "--yes"], "would delete the agent echo\n".to_owned()),

@@ -405,3 +405,55 @@ fn forgetting_and_cancelling_take_conditions_too() {
     assert_eq!(left.as_array().map(Vec::len), Some(2), "{left}");
     test.args(["sessions", "delete", "--status", "ended", "--dry-run"]).stdout_part("would delete").run();
 }
+
+/// Sessions whose agents take their time to leave.
+fn stubborn(count: usize) -> (Test, Vec<String>) {
+    let test = Test::new();
+    test.deploy(
+        test.agent(
+            "stubborn",
+            "trap '' TERM\nwhile IFS= read -r line; do echo \"$line\"; done\nsleep 1000\n",
+        ),
+    );
+    let ids = (0..count).map(|n| test.begin("stubborn", &n.to_string())).collect();
+    (test, ids)
+}
+
+#[test]
+fn ctrl_c_stops_it_and_says_what_is_done() {
+    let (test, ids) = stubborn(20);
+    let end = test.args(["sessions", "end", "--where", "true", "--yes"]).start();
+    let count = |status: &str| {
+        test.json(["sessions", "list", "--status", status, "--json"]).as_array().map_or(0, Vec::len)
+    };
+    wait_until("the first to be ended", || count("ended") > 0);
+    end.interrupt();
+    let output = end.finish();
+    assert_eq!(output.status, 130, "{output:#?}");
+    assert!(output.stderr.starts_with("✗ interrupted; ended "), "{output:#?}");
+    // Those in flight are ended still, the rest are not.
+    let mut before = 0;
+    wait_until("the server to have no more to end", || {
+        let now = count("ended");
+        let is_same = now == before && now > 0;
+        before = now;
+        is_same
+    });
+    assert!(count("idle") > 0 && count("idle") + count("ended") == ids.len());
+}
+
+#[test]
+fn a_bar_shows_how_far_it_is() {
+    let (test, _) = stubborn(2);
+    let command = test.args(["sessions", "end", "--where", "true", "--yes"]).for_terminal("xterm");
+    let options = rexpect::session::Options::new().timeout_ms(Some(process::PATIENCE.as_millis() as u64));
+    let mut terminal = rexpect::session::spawn_with_options(command, options).expect("a terminal");
+    terminal.exp_string("ending [").expect("a bar");
+    terminal.exp_string("2/2").expect("its end");
+    terminal.exp_string("ended (status: ENDED)").expect("a row");
+    terminal.exp_eof().expect("the end");
+    // Not where nobody sees it.
+    let (test, _) = stubborn(1);
+    let output = test.args(["sessions", "end", "--where", "true", "--yes"]).any_stderr().run();
+    assert_eq!(output.stderr.lines().count(), 1, "{output:#?}");
+}
