@@ -94,9 +94,10 @@ pub fn one(runtime: &Runtime, target: Target) -> Result<Session, Failure> {
     Ok(session.into())
 }
 
-/// Ends many in one request; a failure of one is a row. Those of `chosen` were chosen as they were listed: one that was
-/// not at work then and is now is a row that failed, since nobody has meant that. Error: the request itself failed.
-pub fn many(runtime: &Runtime, targets: Vec<Target>, chosen: bool) -> Result<Done, Failure> {
+/// Ends many in one request; a failure of one is a row. A session was chosen as it was listed: one that was not at work
+/// then and is now is a row that failed, since nobody has meant that. An ID is meant however it is. Error: the request
+/// itself failed.
+pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
     let refused = targets.iter().map(|target| Some(DoneRow::failed(target, target.refusal()?)));
     if let Some(rows) = refused.collect::<Option<Vec<_>>>() {
         return Ok(Done::from(rows));
@@ -125,7 +126,7 @@ pub fn many(runtime: &Runtime, targets: Vec<Target>, chosen: bool) -> Result<Don
             let Ok(id) = row.id.parse::<SessionId>() else { continue };
             if known.insert(id.clone()) {
                 let was_idle = row.session.as_ref().is_some_and(|s| s.0.status != Status::Active);
-                if chosen && was_idle { &mut idle_ids } else { &mut ids }.push(id);
+                if was_idle { &mut idle_ids } else { &mut ids }.push(id);
             }
         }
         if dry_run {

@@ -484,10 +484,11 @@ pub mod session_calls {
     pub fn end_these(ctx: NativeCallContext, sessions: Sessions) -> Fallible<Done> {
         let sessions = sessions.load_to_act().at(&ctx)?;
         let targets = sessions.iter().cloned().map(Target::Session).collect();
-        ending::many(&Runtime::of(&ctx)?, targets, true).at(&ctx)
+        ending::many(&Runtime::of(&ctx)?, targets).at(&ctx)
     }
 
-    /// Ends all sessions of an array: IDs, beginnings of IDs, sessions. One that isn't found is a row of the answer.
+    /// Ends all sessions of an array: IDs, beginnings of IDs, sessions. One that isn't found is a row of the answer, and so
+    /// is a session that has begun to work on a message since it was listed.
     ///
     /// ```rhai
     /// let done = end(["5a3f", list()[0]]);
@@ -495,7 +496,7 @@ pub mod session_calls {
     #[rhai_fn(name = "end", volatile, return_raw)]
     pub fn end_array(ctx: NativeCallContext, ids: Array) -> Fallible<Done> {
         let targets = ids.into_iter().map(Target::read).collect::<Result<Vec<_>, _>>().at(&ctx)?;
-        ending::many(&Runtime::of(&ctx)?, targets, false).at(&ctx)
+        ending::many(&Runtime::of(&ctx)?, targets).at(&ctx)
     }
 }
 
