@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Tells the time and makes random numbers; cheap to clone.
@@ -19,6 +19,28 @@ enum Time {
     Fixed(i64),
     /// A file that holds milliseconds since the Unix epoch and is read each time, so that a test can let time pass.
     File(PathBuf),
+    Hand(Hand),
+}
+
+/// The hand of a clock that stands still until it is moved. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Hand(Arc<AtomicI64>);
+
+impl Hand {
+    /// A hand that points at `millis` since the Unix epoch.
+    pub fn new(millis: i64) -> Self {
+        Self(Arc::new(AtomicI64::new(millis)))
+    }
+
+    /// Moves it to `millis` since the Unix epoch.
+    pub fn set(&self, millis: i64) {
+        self.0.store(millis, Ordering::SeqCst);
+    }
+
+    /// Where it points: milliseconds since the Unix epoch.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 #[derive(Debug)]
@@ -43,6 +65,11 @@ impl Clock {
         Self { time: Arc::new(Time::File(path)), ..self }
     }
 
+    /// The same clock, with its time where `hand` points.
+    pub fn by_hand(self, hand: Hand) -> Self {
+        Self { time: Arc::new(Time::Hand(hand)), ..self }
+    }
+
     /// The same clock, with numbers that follow from `seed`.
     pub fn seeded(self, seed: u64) -> Self {
         Self { random: Arc::new(Random::Seeded { seed, count: AtomicU64::new(0) }), ..self }
@@ -58,6 +85,7 @@ impl Clock {
         match &*self.time {
             Time::System => system(),
             Time::Fixed(millis) => *millis,
+            Time::Hand(hand) => hand.get(),
             Time::File(path) => std::fs::read_to_string(path)
                 .ok()
                 .and_then(|text| text.trim().parse().ok())
@@ -104,6 +132,11 @@ mod tests {
     #[test]
     fn a_stopped_clock_stands() {
         assert_eq!(Clock::system().at(5).now_millis(), 5);
+        let hand = Hand::new(5);
+        let clock = Clock::system().by_hand(hand.clone());
+        assert_eq!(clock.now_millis(), 5);
+        hand.set(7);
+        assert_eq!((clock.now_millis(), hand.get()), (7, 7));
         assert!(Clock::system().now_millis() > 1_700_000_000_000);
     }
 }

@@ -33,6 +33,7 @@ pub fn run(args: Vec<std::ffi::OsString>) -> i32 {
         // Before anything else: the spawner must stay a small process with one thread.
         Some(daemon::SPAWNER) => daemon::spawner_main(),
         Some(daemon::SERVER) => daemon::server_main(args.get(2).and_then(|word| word.to_str())),
+        Some(daemon::THROWAWAY) => daemon::throwaway_main(args.get(2).and_then(|word| word.to_str())),
         _ => cli::run(args),
     }
 }

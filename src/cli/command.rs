@@ -52,6 +52,12 @@ pub enum Invocation {
     },
     ServerStatus,
     ServerStop,
+    Test {
+        /// Files of tests, and folders of them.
+        paths: Vec<PathBuf>,
+        /// What a test's name must contain.
+        filter: Option<String>,
+    },
 }
 
 /// What the groups are for.
@@ -110,7 +116,7 @@ fn group(name: &str, commands: &[&scripts::Command], depth: usize) -> Command {
 }
 
 /// The commands that can't be scripts.
-fn fixed() -> [Command; 7] {
+fn fixed() -> [Command; 8] {
     let sandbox = || {
         Arg::new("sandbox")
             .long("sandbox")
@@ -178,6 +184,23 @@ fn fixed() -> [Command; 7] {
             .subcommand(Command::new("start").about("Start the server unless it runs").arg(sandbox()))
             .subcommand(Command::new("status").about("Show whether a server runs; starts none"))
             .subcommand(Command::new("stop").about("Stop the server; sessions stay")),
+        Command::new("test")
+            .about("Run the tests in scripts: each test_ function in a world of its own")
+            .arg(
+                Arg::new("paths")
+                    .value_name("FILE")
+                    .required(true)
+                    .num_args(1..)
+                    .value_parser(value_parser!(PathBuf))
+                    .help("Files of tests, or folders of them"),
+            )
+            .arg(
+                Arg::new("filter")
+                    .long("filter")
+                    .value_name("TEXT")
+                    .help("Only the tests whose name contains this"),
+            )
+            .after_help("Examples:\n  superserve test tests/\n  superserve test tidy_test.rhai --filter dry_run"),
     ]
 }
 
@@ -277,6 +300,10 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
         ["server", "start"] => Invocation::ServerStart { sandbox: sandbox() },
         ["server", "status"] => Invocation::ServerStatus,
         ["server", "stop"] => Invocation::ServerStop,
+        ["test"] => Invocation::Test {
+            paths: leaf.get_many::<PathBuf>("paths").unwrap_or_default().cloned().collect(),
+            filter: leaf.get_one::<String>("filter").cloned(),
+        },
         words => {
             let name = words.join(" ");
             let header = catalog.find(&name).and_then(|command| command.header.as_ref().ok());

@@ -163,7 +163,8 @@ impl Report {
         self.exit
     }
 
-    fn to_json(&self) -> String {
+    /// The error as JSON: its code, message and hint, and where it happened.
+    pub fn to_value(&self) -> serde_json::Value {
         let mut error = json!({ "code": self.code, "message": self.message, "hint": self.hint });
         if let (Some(place), Some(fields)) = (&self.place, error.as_object_mut()) {
             fields.insert("file".into(), json!(place.file));
@@ -173,13 +174,23 @@ impl Report {
         if let (Some(stderr), Some(fields)) = (&self.stderr, error.as_object_mut()) {
             fields.insert("stderr".into(), json!(stderr));
         }
-        format!("{}\n", json!({ "error": error }))
+        error
+    }
+
+    fn to_json(&self) -> String {
+        format!("{}\n", json!({ "error": self.to_value() }))
     }
 
     fn to_text(&self, colour: bool) -> String {
+        let red = if colour { AnsiColor::Red.on_default() } else { Style::new() };
+        format!("{red}✗{red:#} {}", self.sentence_and_place(colour))
+    }
+
+    /// What is told after the mark: the sentence, the place, what the agent said, the hint.
+    pub fn sentence_and_place(&self, colour: bool) -> String {
         let style = |style: Style| if colour { style } else { Style::new() };
         let (red, dim) = (style(AnsiColor::Red.on_default()), style(Style::new().dimmed()));
-        let mut text = format!("{red}✗{red:#} {}\n", render::clean(&self.message));
+        let mut text = format!("{}\n", render::clean(&self.message));
         if let Some(place) = &self.place {
             push_place(&mut text, place, dim, red);
         }

@@ -6,6 +6,7 @@ mod error;
 mod repl;
 mod scripts;
 mod server;
+mod test;
 mod ui;
 
 use std::borrow::Cow;
@@ -111,22 +112,26 @@ fn dispatch(
             }),
         },
         Invocation::Serve { socket, sandbox } => {
-            server::serve(config, sandbox, &Serve { socket, background: false })
+            server::serve(config, sandbox, &Serve { socket, ..Serve::default() })
         }
         Invocation::ServerLogs { lines } => server::logs(&config, ui, lines),
         Invocation::ServerStart { sandbox } => server::start(&config, ui, sandbox, dry_run),
         Invocation::ServerStatus => server::status(&config, ui, json, &globals.fields),
         Invocation::ServerStop => server::stop(&config, ui, dry_run),
+        Invocation::Test { paths, filter } => test::run(config, catalog, globals, &paths, filter),
     }
 }
 
 /// Help and version to stdout; a wrong use to stderr, in our voice.
 fn told(error: &clap::Error, json: bool) -> i32 {
-    let ui = Ui::new(Colour::Auto);
+    told_on(&Ui::new(Colour::Auto), error, json)
+}
+
+fn told_on(ui: &dyn Terminal, error: &clap::Error, json: bool) -> i32 {
     if !error.use_stderr() {
         let text = error.render();
         let text = if ui.out_colour() { text.ansi().to_string() } else { text.to_string() };
-        return ui.out(&text).map_or_else(|error| Report::io(&error).tell(&ui, json), |()| 0);
+        return ui.out(&text).map_or_else(|error| Report::io(&error).tell(ui, json), |()| 0);
     }
     let text = error.render();
     if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -137,7 +142,7 @@ fn told(error: &clap::Error, json: bool) -> i32 {
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let (message, rest) = text.split_once("\n\n").unwrap_or((text.trim_end(), ""));
     let hint = rest.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
-    Report::usage(message, hint).tell(&ui, json)
+    Report::usage(message, hint).tell(ui, json)
 }
 
 /// Runs a script and tells its error; the exit code.

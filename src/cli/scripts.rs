@@ -21,6 +21,8 @@ const BUNDLED: &[(&str, &str)] = bundled![
     "ops/count-messages",
     "ops/end-idle",
     "ops/list-active",
+    "ops/prune",
+    "ops/report",
     "ops/resume-last",
     "run",
     "sessions/cancel",
@@ -35,7 +37,8 @@ const BUNDLED: &[(&str, &str)] = bundled![
 ];
 
 /// The commands that can't be scripts, and so can't be replaced by one.
-pub const NOT_SCRIPTS: [&str; 7] = ["completions", "eval", "repl", "script", "scripts", "serve", "server"];
+pub const NOT_SCRIPTS: [&str; 8] =
+    ["completions", "eval", "repl", "script", "scripts", "serve", "server", "test"];
 
 /// How deep folders of commands may be nested.
 const DEPTH: usize = 4;

@@ -5,10 +5,11 @@
 mod lock;
 mod process;
 mod serve;
+mod throwaway;
 
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -22,6 +23,7 @@ use crate::wire::{ErrorCode, PROTOCOL, ServerInfo, Version};
 pub use lock::{Holder, holder};
 pub use process::{SERVER, SPAWNER, spawner_main};
 pub use serve::{Serve, ServeError, serve};
+pub use throwaway::{THROWAWAY, Throwaway, throwaway_main};
 
 /// How long a starting server may take until it listens: it may have to wait for an earlier one to drain.
 const START: Duration = Duration::from_secs(40);
@@ -53,7 +55,7 @@ enum Report {
 pub fn server_main(sandbox: Option<&str>) -> i32 {
     let served = Config::load().map_err(|error| error.to_string()).and_then(|mut config| {
         config.sandbox = sandbox.and_then(SandboxChoice::from_word).unwrap_or(config.sandbox);
-        serve(&config, &Serve { socket: None, background: true }).map_err(|error| error.to_string())
+        serve(&config, &Serve { background: true, ..Serve::default() }).map_err(|error| error.to_string())
     });
     i32::from(served.is_err())
 }
@@ -237,13 +239,22 @@ async fn start(config: &Config, sandbox: Option<SandboxChoice>) -> client::Resul
         .stderr(log)
         .spawn()
         .map_err(failed)?;
-    let Some(mut stdout) = child.stdout.take() else { return Ok(()) };
+    match child.stdout.take() {
+        Some(stdout) => ready(stdout, &format!("its log is {}", config.log().display())).await,
+        None => Ok(()),
+    }
+}
+
+/// Waits for a starting server's report on its stdout. `log` says where its log is.
+async fn ready(mut stdout: ChildStdout, log: &str) -> client::Result<()> {
     let reading = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
         stdout.read_to_string(&mut text).map(|_| text)
     });
     let text = match tokio::time::timeout(START, reading).await {
-        Ok(Ok(text)) => text.map_err(failed)?,
+        Ok(Ok(text)) => text.map_err(|error| {
+            unreachable(format!("cannot start the server: {error}"), "See its folder's permissions.")
+        })?,
         _ => {
             return Err(unreachable(
                 format!("the server did not start within {} s", START.as_secs()),
@@ -255,7 +266,7 @@ async fn start(config: &Config, sandbox: Option<SandboxChoice>) -> client::Resul
         Ok(Report::Ready) => Ok(()),
         Ok(Report::Failed { message, hint }) => Err(client::Error::Unreachable { message, hint }),
         Err(_) => Err(unreachable(
-            format!("the server ended before it listened; its log is {}", config.log().display()),
+            format!("the server ended before it listened; {log}"),
             "See superserve server logs.",
         )),
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,8 @@ const EXPIRY: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long an agent gets to leave by itself.
 const END_GRACE: Duration = Duration::from_secs(2);
+/// The same in a home that is thrown away.
+const THROWAWAY_GRACE: Duration = Duration::from_millis(100);
 /// How long a cancelled agent gets to wait for input again.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
 /// How long open streams get after the last run has ended.
@@ -45,6 +48,8 @@ pub struct Serve {
     pub socket: Option<PathBuf>,
     /// In the background: waits for an earlier server to go, reports on stdout, exits when idle.
     pub background: bool,
+    /// Ends when its stdin does, without patience for agents: nothing that is in this home is wanted any more then.
+    pub throwaway: bool,
 }
 
 /// Why a server could not start.
@@ -120,7 +125,7 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     }
     let store = Store::open(&config.database()).await?;
     let platform =
-        Platform::open(platform_options(config), store.clone(), sandbox, config.clock.clone()).await?;
+        Platform::open(platform_options(config, options), store.clone(), sandbox, config.clock.clone()).await?;
     let listening = Listening::bind(socket_of(config, options))?;
     let stop = CancellationToken::new();
     let identity = Identity {
@@ -146,6 +151,7 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
         () = stop.cancelled() => "asked to stop",
         () = idle(&server, &platform, config.idle_exit.filter(|_| options.background)) => "idle",
         () = expire(&platform) => "expiry failed",
+        () = closed_stdin(), if options.throwaway => "nobody needs it any more",
     };
     tracing::info!("stopping: {why}");
     // First the socket, so that a command that comes now starts a server of its own, which waits for our lock.
@@ -158,7 +164,7 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     Ok(())
 }
 
-fn platform_options(config: &Config) -> platform::Options {
+fn platform_options(config: &Config, options: &Serve) -> platform::Options {
     platform::Options {
         home: config.home.clone(),
         limits: Limits {
@@ -169,8 +175,8 @@ fn platform_options(config: &Config) -> platform::Options {
         },
         expire_after: config.expire_after,
         uid_base: config.uid_base,
-        end_grace: END_GRACE,
-        drain: DRAIN,
+        end_grace: if options.throwaway { THROWAWAY_GRACE } else { END_GRACE },
+        drain: if options.throwaway { Duration::ZERO } else { DRAIN },
         max_upload: MAX_ARCHIVE as u64,
         path: config.search_path.clone(),
     }
@@ -214,6 +220,14 @@ async fn idle(server: &Server, platform: &Platform, after: Option<Duration>) {
             return;
         }
     }
+}
+
+/// Answers at the end of stdin: when whoever holds its other end lets it go, or is gone.
+async fn closed_stdin() {
+    let pipe = rustix::io::dup(rustix::stdio::stdin()).map_err(io::Error::from);
+    let Ok(mut pipe) = pipe.and_then(tokio::net::unix::pipe::Receiver::from_owned_fd) else { return };
+    let mut byte = [0];
+    while pipe.read(&mut byte).await.is_ok_and(|count| count > 0) {}
 }
 
 async fn expire(platform: &Platform) {

@@ -11,7 +11,7 @@ pub use age::{ago, duration, moment, span};
 pub use agent::{agent, agents};
 pub use escape::{Cleaner, clean, clean_line};
 pub use json::{only, pretty, session_json};
-pub use session::{message, session, sessions, shorten};
+pub use session::{message, session, sessions, shorten, width};
 pub use table::{fields, rows};
 
 use crate::wire::Timestamp;

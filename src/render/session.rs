@@ -139,6 +139,11 @@ fn title_width(sessions: &[Session], style: &Style, agent_column: bool) -> Optio
     Some(width.saturating_sub(others).clamp(NARROWEST, TITLE))
 }
 
+/// How many columns of a terminal a text takes.
+pub fn width(text: &str) -> usize {
+    text.width()
+}
+
 /// A text cut on a grapheme to at most `width` columns, `...` inside them.
 pub fn shorten(text: &str, width: usize) -> String {
     const DOTS: &str = "...";

@@ -8,6 +8,7 @@ use super::control;
 use super::duration::{self, Span, refuse_mixed_comparisons};
 use super::ending::{self, Done, DoneRow};
 use super::failure::{self, Failure};
+use super::fixture;
 use super::lists;
 use super::message::{self, Message, Reply};
 use super::output;
@@ -127,4 +128,5 @@ fn functions(engine: &mut Engine) {
     in_sessions.combine(exported_module!(wait::wait_calls));
     engine.register_static_module("sessions", in_sessions.into());
     engine.register_static_module("agents", exported_module!(agents::agent_module).into());
+    engine.register_static_module("fixture", exported_module!(fixture::fixture_module).into());
 }

@@ -74,5 +74,5 @@ pub fn unknown_function(engine: &Engine, ast: &AST) -> Result<(), Box<EvalAltRes
 fn is_ours(call: &FnCallExpr) -> bool {
     call.op_token.is_none()
         && call.name.starts_with(|c: char| c.is_alphabetic() || c == '_')
-        && (call.namespace.is_empty() || matches!(call.namespace.root(), "agents" | "sessions"))
+        && (call.namespace.is_empty() || matches!(call.namespace.root(), "agents" | "fixture" | "sessions"))
 }

@@ -131,15 +131,23 @@ impl Reporter<'_> {
     }
 }
 
-/// The error that began it, the name of the script that it is in, and its place there.
+/// The error that began it, the name of the script that it is in, and its place there. What a function of the standard
+/// library throws is told at the place of its call: nobody is helped by the inside of an assertion.
 fn innermost(error: EvalAltResult, main: String) -> (EvalAltResult, String, Position) {
     let mut file = main;
     let mut outer = Position::NONE;
     let mut error = error;
+    // The last place outside of the standard library, while inside.
+    let mut call: Option<(String, Position)> = None;
     loop {
         let position = error.position();
         error = match error {
             EvalAltResult::ErrorInFunctionCall(_, source, inner, position) => {
+                if source.starts_with("std/") {
+                    call.get_or_insert((file.clone(), if position.is_none() { outer } else { position }));
+                } else if !source.is_empty() {
+                    call = None;
+                }
                 if !source.is_empty() {
                     file = source;
                 }
@@ -156,6 +164,8 @@ fn innermost(error: EvalAltResult, main: String) -> (EvalAltResult, String, Posi
             }
             other => {
                 let position = if position.is_none() { outer } else { position };
+                let (file, position) =
+                    call.filter(|(_, position)| !position.is_none()).unwrap_or((file, position));
                 return (other, file, position);
             }
         };

@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::rc::Rc;
 
-use rhai::{AST, Array, Dynamic, EvalAltResult, Map, Module, Scope, Stmt};
+use rhai::{AST, Array, CallFnOptions, Dynamic, EvalAltResult, Map, Module, Position, Scope, Stmt};
 
 use super::diagnostic::Reporter;
 use super::functions::{self, FunctionDoc};
 use super::resolver::{Sources, without_interpreter};
 use super::runtime::Runtime;
-use super::{Arg, Args, Error, Host, assembly, check, column, completeness, output};
+use super::{Arg, Args, Error, Host, World, assembly, check, column, completeness, output};
 
 /// A script's text and what it is called in errors.
 #[derive(Clone, Debug)]
@@ -37,6 +38,15 @@ pub enum Complete {
     Incomplete,
 }
 
+/// The functions of a script that are tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tests {
+    /// Those that can be run, in the order of the text.
+    pub names: Vec<String>,
+    /// Those that can't, since they want to be given something.
+    pub with_parameters: Vec<String>,
+}
+
 /// Runs scripts. Not to be used on a worker of an async runtime: calls block on a runtime of its own.
 pub struct Engine {
     engine: rhai::Engine,
@@ -57,7 +67,15 @@ struct Repl {
 impl Engine {
     /// An engine with everything that scripts can call. Makes no connection.
     pub fn new(host: Host) -> Self {
-        let runtime = Runtime::new(host);
+        Self::of(Runtime::new(host))
+    }
+
+    /// An engine for one test in this world.
+    pub fn for_test(host: Host, world: Rc<dyn World>) -> Self {
+        Self::of(Runtime::in_world(host, Some(world)))
+    }
+
+    fn of(runtime: Runtime) -> Self {
         let sources = Sources::default();
         Self { engine: assembly::assemble(&runtime, &sources), runtime, sources, repl: Repl::default() }
     }
@@ -73,11 +91,54 @@ impl Engine {
         self.evaluate(&script, Args::default(), output::show)
     }
 
+    /// The tests in a script, in the order of the text. Error: the script's text is wrong.
+    pub fn tests(&mut self, script: &Script) -> Result<Tests, Error> {
+        let mut found: Vec<(Position, String, usize)> = Vec::new();
+        self.evaluate_with(script, Args::default(), |engine, _, ast| {
+            let module: &Module = ast.as_ref();
+            for (.., function) in module.iter_script_fn_info() {
+                if function.name.starts_with("test_") {
+                    let place = function.body.start_position();
+                    found.push((place, function.name.to_string(), function.params.len()));
+                }
+            }
+            check::unknown_function(engine, ast)
+        })?;
+        found.sort_by_key(|(position, ..)| (position.line(), position.position()));
+        let (tests, others): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|(_, _, parameters)| *parameters == 0);
+        let names = |of: Vec<(_, String, _)>| of.into_iter().map(|(_, name, _)| name).collect();
+        Ok(Tests { names: names(tests), with_parameters: names(others) })
+    }
+
+    /// Runs what stands in a script outside of its functions, then one of its tests.
+    pub fn test(&mut self, script: &Script, name: &str) -> Result<Outcome, Error> {
+        self.evaluate_with(script, Args::default(), |engine, scope, ast| {
+            let options = CallFnOptions::new().eval_ast(true).rewind_scope(true);
+            engine.call_fn_with_options::<Dynamic>(options, scope, ast, name, ()).map(drop)
+        })
+    }
+
     fn evaluate(
         &mut self,
         script: &Script,
         args: Args,
         show: impl FnOnce(&rhai::Engine, &Runtime, &Dynamic) -> Result<(), Box<EvalAltResult>>,
+    ) -> Result<Outcome, Error> {
+        let runtime = self.runtime.clone();
+        self.evaluate_with(script, args, |engine, scope, ast| {
+            check::unknown_function(engine, ast)?;
+            let value = engine.eval_ast_with_scope::<Dynamic>(scope, ast)?;
+            show(engine, &runtime, &value)
+        })
+    }
+
+    /// Reads a script and does something with it.
+    fn evaluate_with(
+        &mut self,
+        script: &Script,
+        args: Args,
+        work: impl FnOnce(&rhai::Engine, &mut Scope, &AST) -> Result<(), Box<EvalAltResult>>,
     ) -> Result<Outcome, Error> {
         let limit = self.runtime.host().limits.text;
         if script.text.len() > limit {
@@ -98,10 +159,8 @@ impl Engine {
             .map_err(Box::<EvalAltResult>::from)
             .and_then(|mut ast| {
                 ast.set_source(&script.name);
-                check::unknown_function(&self.engine, &ast)?;
-                self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast)
-            })
-            .and_then(|value| show(&self.engine, &self.runtime, &value));
+                work(&self.engine, &mut scope, &ast)
+            });
         self.outcome(&script.name, result)
     }
 
@@ -146,9 +205,12 @@ impl Engine {
         })
     }
 
-    /// Everything that scripts can call, sorted by module and name.
+    /// Everything that scripts can call, the standard library too, sorted by module and name.
     pub fn functions(&self) -> Vec<FunctionDoc> {
-        functions::all(&self.engine)
+        let mut found = functions::all(&self.engine);
+        found.extend(functions::standard_library(&self.engine));
+        found.sort();
+        found
     }
 
     /// `args` as scripts see it. The flags that belong to every script stand there too.
@@ -198,8 +260,9 @@ fn value_of(arg: Arg) -> Dynamic {
     }
 }
 
-/// The stack of the thread that scripts run on: 256 levels of calls need it in a debug build.
-const STACK: usize = 64 << 20;
+/// The stack of the thread that scripts run on: 256 levels of calls need half of it in a debug build, and a test runs
+/// another script inside of itself.
+const STACK: usize = 128 << 20;
 
 /// Runs `work`, which makes and uses an [`Engine`], on a thread with a stack deep enough for one.
 pub fn on_script_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {

@@ -1,11 +1,15 @@
 //! What scripts can call, as documentation: read back from the engine, so that it can't differ from what runs.
 
+use rhai::FnAccess;
 use serde_json::Value;
+
+use super::resolver::STANDARD;
 
 /// One function, getter or operator that scripts can call, from the same text that documents it in the source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FunctionDoc {
-    /// `sessions` of `sessions::list`; empty for global functions and methods.
+    /// `sessions` of `sessions::list`, `std/report` of what that module of the standard library has; empty for global
+    /// functions and methods.
     pub module: String,
     /// `end`, or `idle` of a getter.
     pub name: String,
@@ -26,6 +30,33 @@ pub fn all(engine: &rhai::Engine) -> Vec<FunctionDoc> {
     }
     found.sort();
     found.dedup();
+    found
+}
+
+/// The functions of the standard library, sorted: from the same texts that are imported as `std/…`. Their parameters
+/// have names and no types.
+pub fn standard_library(engine: &rhai::Engine) -> Vec<FunctionDoc> {
+    let mut found = Vec::new();
+    for (module, text) in STANDARD {
+        // A text that can't be read has no functions; that each can be read is tested.
+        let Ok(ast) = engine.compile(text) else { continue };
+        // Closures have names of the engine's own making.
+        let is_told = |function: &rhai::ScriptFnMetadata| {
+            function.access == FnAccess::Public && !function.name.contains('$')
+        };
+        for function in ast.iter_functions().filter(is_told) {
+            let lines = function.comments.iter().map(|lines| without_slashes(lines));
+            let doc = lines.collect::<Vec<_>>().join("\n");
+            found.push(FunctionDoc {
+                module: module.to_owned(),
+                name: function.name.to_owned(),
+                signature: format!("{}({})", function.name, function.params.join(", ")),
+                examples: examples(&doc),
+                doc,
+            });
+        }
+    }
+    found.sort();
     found
 }
 

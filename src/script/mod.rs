@@ -18,6 +18,7 @@ mod engine;
 mod expression;
 mod failure;
 mod field;
+mod fixture;
 #[cfg(test)]
 mod fake;
 mod functions;
@@ -46,7 +47,8 @@ mod wait;
 
 pub use column::split_fields as split_columns;
 pub use diagnostic::{Error, Place};
-pub use engine::{Complete, Engine, Outcome, Script, on_script_thread};
-pub use failure::exit_code;
+pub use engine::{Complete, Engine, Outcome, Script, Tests, on_script_thread};
+pub use failure::{Failure, exit_code};
+pub use fixture::{Ran, World};
 pub use functions::FunctionDoc;
 pub use host::{Arg, Args, Bar, Connection, Host, Interrupt, Limits, Line, Options, Terminal};

@@ -324,6 +324,17 @@ pub mod output_functions {
         Ok(())
     }
 
+    /// The columns of the terminal that stdout is; `()` if it is none, and nothing needs to be fitted.
+    ///
+    /// ```rhai
+    /// let columns = terminal_width() ?? 80;
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn terminal_width(ctx: NativeCallContext) -> Fallible<Dynamic> {
+        let width = Runtime::of(&ctx)?.host().terminal.width();
+        Ok(width.and_then(|width| i64::try_from(width).ok()).map_or(Dynamic::UNIT, Dynamic::from_int))
+    }
+
     /// Prints a line with a check mark on stderr: something was done.
     ///
     /// ```rhai

@@ -11,9 +11,13 @@ use super::failure::Failure;
 use super::suggestion;
 
 /// The standard library: name and text.
-pub const STANDARD: [(&str, &str); 2] = [
+pub const STANDARD: [(&str, &str); 6] = [
     ("std/check", include_str!("../../stdlib/check.rhai")),
+    ("std/report", include_str!("../../stdlib/report.rhai")),
+    ("std/retention", include_str!("../../stdlib/retention.rhai")),
     ("std/selection", include_str!("../../stdlib/selection.rhai")),
+    ("std/text", include_str!("../../stdlib/text.rhai")),
+    ("std/time", include_str!("../../stdlib/time.rhai")),
 ];
 
 /// As the engine keeps modules.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use rhai::{Dynamic, NativeCallContext};
 
 use super::failure::{Failure, Fallible};
+use super::fixture::World;
 use super::{Host, Options};
 use crate::client::{self, Client};
 use crate::render::{self, Style};
@@ -28,6 +29,8 @@ struct State {
     output_error: RefCell<Option<String>>,
     /// What was changed on the server, counted by sort.
     changes: RefCell<Vec<(Change, usize)>>,
+    /// Where a test runs.
+    world: Option<Rc<dyn World>>,
 }
 
 /// A sort of change, for what an interrupted script says of itself.
@@ -61,6 +64,11 @@ impl Change {
 
 impl Runtime {
     pub fn new(host: Host) -> Self {
+        Self::in_world(host, None)
+    }
+
+    /// The runtime of a script under test, if there is a `world`.
+    pub fn in_world(host: Host, world: Option<Rc<dyn World>>) -> Self {
         Self(Rc::new(State {
             host,
             tokio: OnceCell::new(),
@@ -69,6 +77,7 @@ impl Runtime {
             args: RefCell::new(Dynamic::UNIT),
             output_error: RefCell::new(None),
             changes: RefCell::new(Vec::new()),
+            world,
         }))
     }
 
@@ -81,6 +90,11 @@ impl Runtime {
 
     pub fn host(&self) -> &Host {
         &self.0.host
+    }
+
+    /// The world in which a test runs; `None` outside of tests.
+    pub fn world(&self) -> Option<Rc<dyn World>> {
+        self.0.world.clone()
     }
 
     pub fn options(&self) -> Options {

@@ -80,4 +80,13 @@ pub mod text_functions {
     pub fn shorten(text: &str, columns: i64) -> String {
         render::shorten(text, usize::try_from(columns).unwrap_or(0))
     }
+
+    /// How many columns of a terminal the text takes.
+    ///
+    /// ```rhai
+    /// print("日本 milk".width());   // 9
+    /// ```
+    pub fn width(text: &str) -> i64 {
+        i64::try_from(render::width(text)).unwrap_or(i64::MAX)
+    }
 }
