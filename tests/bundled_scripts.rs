@@ -42,6 +42,18 @@ fn cases() -> BTreeMap<&'static str, Vec<(&'static [&'static str], &'static str)
         ("ops/count-messages", vec![(&[][..], "")]),
         ("ops/end-idle", vec![(&[][..], ""), (&["--yes"], ""), (&["--yes", "--json"], "")]),
         ("ops/list-active", vec![(&[][..], ""), (&["--json"], "")]),
+        (
+            "ops/prune",
+            vec![
+                (&[][..], ""),
+                (&["--keep", "0"], ""),
+                (&["--keep", "0", "--yes"], ""),
+                (&["--keep", "0", "--dry-run"], ""),
+                (&["--older-than", "1d", "--json"], ""),
+                (&["--keep", "few"], ""),
+            ],
+        ),
+        ("ops/report", vec![(&[][..], ""), (&["--json"], ""), (&["--agent", "nobody"], "")]),
         ("ops/resume-last", vec![(&[][..], "more\n"), (&["--agent", "nobody"], "")]),
         (
             "run",

@@ -42,6 +42,7 @@ mod sessions_messages;
 mod sessions_resume;
 mod sessions_send;
 mod sessions_wait;
+mod suite;
 mod turns;
 mod versions;
 mod wire;

@@ -97,6 +97,49 @@ fn end_idle() {
 }
 
 #[test]
+fn prune() {
+    let (test, ids) = fleet();
+    let plan = format!(
+        "2 sessions to end (all but the last 1)\n  {}  my-agent  two  idle  not among the last 1\n  {}  my-agent  one  idle  \
+         not among the last 1\n",
+        short(&ids[1]),
+        short(&ids[0]),
+    );
+    test.args(["ops", "prune", "--keep", "1", "--dry-run"])
+        .stdout(format!("would end {}\nwould end {}\n", short(&ids[1]), short(&ids[0])))
+        .stderr(&plan)
+        .run();
+    test.args(["ops", "prune", "--keep", "1"])
+        .stderr_part("nobody can answer: End 2 sessions?\n")
+        .status(2)
+        .run();
+    assert_eq!(test.status_of(&ids[0]), "idle");
+    // The first one has been idle for three minutes, the second for two.
+    test.args(["ops", "prune", "--keep", "1", "--older-than", "150s", "--yes"])
+        .stdout("ended 1, failed 0\n")
+        .any_stderr()
+        .run();
+    assert_eq!((test.status_of(&ids[0]), test.status_of(&ids[1])), ("ended".into(), "idle".into()));
+    test.args(["ops", "prune"]).stderr_part("give --keep, --older-than or both").status(2).run();
+    Test::new().args(["ops", "prune", "--keep", "1"]).stderr("No sessions to end.\n").run();
+}
+
+#[test]
+fn report() {
+    let (test, _) = fleet();
+    let bar = "█".repeat(50);
+    test.args(["ops", "report"])
+        .stdout(format!(
+            "3 sessions, 3 messages\n\nStatus\nidle  3  {bar}\n\nAgent\nmy-agent     2  {bar}\nother-agent  1  {}\n\n\
+             Idle\nunder 1 hour     3  {bar}\n1 hour to 1 day  0\n1 to 7 days      0\n7 to 30 days     0\nover 30 days     \
+             0\n",
+            "█".repeat(25)
+        ))
+        .run();
+    Test::new().args(["ops", "report"]).stdout("0 sessions, 0 messages\n").run();
+}
+
+#[test]
 fn count_messages_as_on_the_page() {
     if !has("jq") {
         skip!("jq is not on this machine");

@@ -222,7 +222,9 @@ fn every_command_is_in_the_table() {
     }
     let test = Test::new();
     let mut names: BTreeSet<String> =
-        ["serve", "server", "script", "eval", "scripts", "repl", "completions"].map(str::to_owned).into();
+        ["serve", "server", "script", "eval", "scripts", "repl", "completions", "test"]
+            .map(str::to_owned)
+            .into();
     for row in test.json(["scripts", "list", "--json"]).as_array().unwrap() {
         names.insert(row["name"].as_str().unwrap().to_owned());
     }

@@ -200,7 +200,9 @@ fn fixed() -> [Command; 8] {
                     .value_name("TEXT")
                     .help("Only the tests whose name contains this"),
             )
-            .after_help("Examples:\n  superserve test tests/\n  superserve test tidy_test.rhai --filter dry_run"),
+            .after_help(
+                "Examples:\n  superserve test tests/\n  superserve test tidy_test.rhai --filter dry_run",
+            ),
     ]
 }
 

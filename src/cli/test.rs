@@ -117,7 +117,6 @@ fn run_all(
         let stage = Stage::new(surroundings, script);
         let terminal = Rc::new(Captured::default());
         let tests = Engine::for_test(stage.host(&terminal, Options::default()), stage.clone()).tests(script);
-        results.begin(&script.name)?;
         let tests = match tests {
             Ok(tests) => tests,
             // A file that can't be read fails as a whole; the others are still worth running.
@@ -147,9 +146,10 @@ fn run_all(
     }
     match (has_any, filter) {
         (true, _) => Ok(()),
-        (false, Some(filter)) => {
-            Err(Report::usage(format!("no test's name contains '{filter}'"), "Leave --filter out to run all."))
-        }
+        (false, Some(filter)) => Err(Report::usage(
+            format!("no test's name contains '{filter}'"),
+            "Leave --filter out to run all.",
+        )),
         (false, None) => Err(Report::usage(
             "there are no tests in these folders",
             "A test is a function without parameters whose name begins with test_, in a file that ends in .rhai.",
@@ -246,7 +246,8 @@ struct Results<'a> {
     json: bool,
     /// Whether files are named.
     many: bool,
-    told: usize,
+    /// The file that was named last.
+    file: String,
     passed: usize,
     failed: usize,
     rows: Vec<Value>,
@@ -255,20 +256,11 @@ struct Results<'a> {
 
 impl<'a> Results<'a> {
     fn new(ui: &'a Ui, json: bool, many: bool) -> Self {
-        Self { ui, json, many, told: 0, passed: 0, failed: 0, rows: Vec::new(), interrupted: false }
+        Self { ui, json, many, file: String::new(), passed: 0, failed: 0, rows: Vec::new(), interrupted: false }
     }
 
     fn out(&self, text: &str) -> Result<(), Report> {
         self.ui.out(text).map_err(|error| Report::io(&error))
-    }
-
-    fn begin(&mut self, file: &str) -> Result<(), Report> {
-        if self.json || !self.many {
-            return Ok(());
-        }
-        let blank = if self.told == 0 { "" } else { "\n" };
-        self.told += 1;
-        self.out(&format!("{blank}{}\n", render::clean_line(file)))
     }
 
     fn add(&mut self, tested: Tested) -> Result<(), Report> {
@@ -279,6 +271,11 @@ impl<'a> Results<'a> {
         if self.json {
             self.rows.push(tested.to_json());
             return Ok(());
+        }
+        if self.many && self.file != tested.file {
+            let blank = if self.file.is_empty() { "" } else { "\n" };
+            self.out(&format!("{blank}{}\n", render::clean_line(&tested.file)))?;
+            self.file.clone_from(&tested.file);
         }
         self.out(&tested.to_text(self.ui.out_colour()))
     }

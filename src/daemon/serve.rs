@@ -125,7 +125,8 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     }
     let store = Store::open(&config.database()).await?;
     let platform =
-        Platform::open(platform_options(config, options), store.clone(), sandbox, config.clock.clone()).await?;
+        Platform::open(platform_options(config, options), store.clone(), sandbox, config.clock.clone())
+            .await?;
     let listening = Listening::bind(socket_of(config, options))?;
     let stop = CancellationToken::new();
     let identity = Identity {

@@ -61,7 +61,8 @@ impl From<Ran> for Map {
 }
 
 /// The keys of a session in `fixture::sessions`.
-const KEYS: [&str; 9] = ["agent", "status", "title", "message_count", "idle", "age", "error", "id", "ended_for"];
+const KEYS: [&str; 9] =
+    ["agent", "status", "title", "message_count", "idle", "age", "error", "id", "ended_for"];
 /// Whose a session is that names no agent.
 const AGENT: &str = "agent";
 /// After how many idle seconds an agent's process is stopped: as of sessions that were made without a wish.
@@ -411,7 +412,7 @@ pub mod fixture_module {
     ///
     /// ```rhai
     /// let all = fixture::sessions(3, #{ agent: "notes" });
-    /// let ran = fixture::run("sessions end", ["-"], `${all[0].id}\n${all[1].id}\n`);
+    /// let ran = fixture::run("sessions end", ["-"], all[0].id + "\n" + all[1].id);
     /// print(list(#{ status: "idle" }).len);   // 1
     /// ```
     #[rhai_fn(name = "run", volatile, return_raw)]
@@ -446,12 +447,7 @@ pub mod fixture_module {
     /// let ran = fixture::run_script("tidy.rhai", [], "notes\n");
     /// ```
     #[rhai_fn(name = "run_script", volatile, return_raw)]
-    pub fn run_script_reading(
-        ctx: NativeCallContext,
-        path: &str,
-        args: Array,
-        stdin: &str,
-    ) -> Fallible<Map> {
+    pub fn run_script_reading(ctx: NativeCallContext, path: &str, args: Array, stdin: &str) -> Fallible<Map> {
         let runtime = Runtime::of(&ctx)?;
         let words = super::script(&runtime, path).at(&ctx)?;
         super::run(&runtime, words.into_iter().chain(typed(&args)).collect(), stdin).at(&ctx)

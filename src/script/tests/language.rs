@@ -235,7 +235,7 @@ fn every_function_is_documented_and_its_examples_run() {
     for function in &functions {
         assert!(!function.doc.trim().is_empty(), "{} is not documented", function.signature);
         assert!(!function.examples.is_empty(), "{} has no example", function.signature);
-        // Those of fixtures need a world: tests/script_tests.rs runs them in one.
+        // Those of fixtures need a world: tests/suite.rs runs them in one.
         if function.module == "fixture" {
             continue;
         }
@@ -273,7 +273,11 @@ fn the_standard_library_is_read_from_its_own_text() {
             let call = format!("{}(", function.name);
             assert!(function.signature.starts_with(&call), "{module}: {}", function.signature);
             // What the documentation says of its parameters is what the text says.
-            assert!(text.contains(&format!("\nfn {} {{", function.signature)), "{module}: {}", function.signature);
+            assert!(
+                text.contains(&format!("\nfn {} {{", function.signature)),
+                "{module}: {}",
+                function.signature
+            );
         }
     }
     assert!(functions.iter().all(|function| function.name != "shown"), "what is private is told");
