@@ -120,7 +120,7 @@ fn prune() {
         .any_stderr()
         .run();
     assert_eq!((test.status_of(&ids[0]), test.status_of(&ids[1])), ("ended".into(), "idle".into()));
-    test.args(["ops", "prune"]).stderr_part("give --keep, --older-than or both").status(2).run();
+    test.args(["ops", "prune"]).stderr_part("Give --keep, --older-than or both.").status(2).run();
     Test::new().args(["ops", "prune", "--keep", "1"]).stderr("No sessions to end.\n").run();
 }
 

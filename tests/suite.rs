@@ -9,7 +9,9 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use superserve::client::{self, Client};
 use superserve::clock::Clock;
-use superserve::script::{Connection, Engine, FunctionDoc, Host, Interrupt, Limits, Line, Options, Terminal};
+use superserve::script::{
+    Bar, Connection, Engine, FunctionDoc, Host, Interrupt, Limits, Line, Options, Terminal,
+};
 
 use crate::process::{of_home, wait_until};
 use crate::request::request;
@@ -136,9 +138,7 @@ fn some_by_name_and_many_files() {
     test.write("all/library.rhai", "fn one() { 1 }");
     test.write("all/notes.txt", "fn test_one() { throw 1; }");
     test.args(["test", "all", "--filter", "one"])
-        .stdout(
-            "all/a_test.rhai\n✓ test_one\n\nall/deep/b.rhai\n✓ test_one\n\n2 passed, 0 failed\n",
-        )
+        .stdout("all/a_test.rhai\n✓ test_one\n\nall/deep/b.rhai\n✓ test_one\n\n2 passed, 0 failed\n")
         .run();
     test.args(["test", "all/deep/b.rhai"]).stdout("✓ test_one\n1 passed, 0 failed\n").run();
 }
@@ -318,6 +318,9 @@ impl Terminal for Nowhere {
     fn width(&self) -> Option<usize> {
         None
     }
+    fn bar(&self, _: &str, _: u64) -> Box<dyn Bar> {
+        Box::new(())
+    }
     fn read_line(&self, _: &str) -> std::io::Result<Line> {
         Ok(Line::End)
     }
@@ -335,6 +338,7 @@ fn fixtures() -> Vec<FunctionDoc> {
         terminal: Rc::new(Nowhere),
         clock: Clock::system(),
         options: Options::default(),
+        fields: Vec::new().into(),
         interrupt: Interrupt::default(),
         limits: Limits::default(),
         env: Rc::new(|_| None),

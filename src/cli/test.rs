@@ -24,8 +24,8 @@ use crate::config::{self, Config};
 use crate::daemon::Throwaway;
 use crate::render;
 use crate::script::{
-    self, Args, Connection, Engine, Failure, Host, Interrupt, Limits, Line, Options, Outcome, Ran, Script,
-    Terminal, World, on_script_thread,
+    self, Args, Bar, Connection, Engine, Failure, Host, Interrupt, Limits, Line, Options, Outcome, Ran,
+    Script, Terminal, World, on_script_thread,
 };
 use crate::wire;
 
@@ -116,7 +116,8 @@ fn run_all(
     for File { script, is_named } in files {
         let stage = Stage::new(surroundings, script);
         let terminal = Rc::new(Captured::default());
-        let tests = Engine::for_test(stage.host(&terminal, Options::default()), stage.clone()).tests(script);
+        let tests = Engine::for_test(stage.host(&terminal, Options::default(), Vec::new()), stage.clone())
+            .tests(script);
         let tests = match tests {
             Ok(tests) => tests,
             // A file that can't be read fails as a whole; the others are still worth running.
@@ -162,7 +163,7 @@ fn run_one(surroundings: &Rc<Surroundings>, script: &Script, name: &str) -> Test
     let begun = Instant::now();
     let stage = Stage::new(surroundings, script);
     let terminal = Rc::new(Captured::default());
-    let mut engine = Engine::for_test(stage.host(&terminal, Options::default()), stage.clone());
+    let mut engine = Engine::for_test(stage.host(&terminal, Options::default(), Vec::new()), stage.clone());
     let error = match engine.test(script, name) {
         Ok(Outcome::Done) => None,
         Ok(Outcome::Exit(code)) => Some(Report {
@@ -256,7 +257,16 @@ struct Results<'a> {
 
 impl<'a> Results<'a> {
     fn new(ui: &'a Ui, json: bool, many: bool) -> Self {
-        Self { ui, json, many, file: String::new(), passed: 0, failed: 0, rows: Vec::new(), interrupted: false }
+        Self {
+            ui,
+            json,
+            many,
+            file: String::new(),
+            passed: 0,
+            failed: 0,
+            rows: Vec::new(),
+            interrupted: false,
+        }
     }
 
     fn out(&self, text: &str) -> Result<(), Report> {
@@ -325,7 +335,7 @@ impl Stage {
     }
 
     /// What an engine in this world is given.
-    fn host(&self, terminal: &Rc<Captured>, options: Options) -> Host {
+    fn host(&self, terminal: &Rc<Captured>, options: Options, fields: Vec<String>) -> Host {
         let connection: Rc<dyn Connection> = match self.this.upgrade() {
             Some(stage) => stage,
             None => Rc::new(Gone),
@@ -335,6 +345,7 @@ impl Stage {
             terminal: terminal.clone(),
             clock: self.clock.clone(),
             options,
+            fields: fields.into(),
             interrupt: self.surroundings.interrupt.clone(),
             limits: Limits::default(),
             env: Rc::new(config::environment),
@@ -364,10 +375,16 @@ impl Stage {
         invocation: Invocation,
         terminal: &Rc<Captured>,
     ) -> Result<server::Result, Failure> {
-        let run = |globals: Globals, script: &Script, args: Args, place: fn(Report) -> Report| {
+        let run = |globals: Globals, script: &Script, args: Args, is_bundled: bool| {
             // Only its spelling: how agents are isolated is the world's.
             sandbox_of(&args)?;
-            self.finish(terminal, globals, place, |engine| engine.run(script, args))
+            let place = if is_bundled { Report::without_place } else { Report::whole };
+            self.finish(terminal, globals, place, |engine| {
+                if is_bundled {
+                    engine.check_fields()?;
+                }
+                engine.run(script, args)
+            })
         };
         Ok(match invocation {
             Invocation::Eval(expression) => {
@@ -377,14 +394,14 @@ impl Stage {
                 None => Err(Report::usage(format!("there is no command '{name}'"), "See superserve --help.")),
                 Some(command) => match &command.header {
                     Err(error) => Err(bad_header(&command.script, error)),
-                    Ok(_) if command.is_bundled => run(globals, &command.script, args, Report::without_place),
-                    Ok(_) => run(globals, &command.script, args, Report::whole),
+                    Ok(_) => run(globals, &command.script, args, command.is_bundled),
                 },
             },
             Invocation::ScriptFile { file, rest } => read_script(&file).and_then(|(script, header)| {
+                let json = globals.options.json;
                 match command::parse_file(&script.name, &header, rest, globals) {
-                    Ok((globals, args)) => run(globals, &script, args, Report::whole),
-                    Err(error) => Ok(told_on(terminal.as_ref(), &error, globals.options.json)),
+                    Ok((globals, args)) => run(globals, &script, args, false),
+                    Err(error) => Ok(told_on(terminal.as_ref(), &error, json)),
                 }
             }),
             _ => {
@@ -403,7 +420,7 @@ impl Stage {
         place: fn(Report) -> Report,
         work: impl FnOnce(&mut Engine) -> Result<Outcome, script::Error>,
     ) -> server::Result {
-        match work(&mut Engine::new(self.host(terminal, globals.options))) {
+        match work(&mut Engine::new(self.host(terminal, globals.options, globals.fields))) {
             Ok(Outcome::Done) => Ok(0),
             Ok(Outcome::Exit(code)) => Ok(code),
             Err(error) => Err(place(Report::from(&error))),
@@ -466,9 +483,11 @@ impl World for Stage {
         let typed = std::iter::once("superserve".to_owned()).chain(words).map(OsString::from).collect();
         let exit = match command::parse(&self.surroundings.catalog, typed) {
             Err(error) => told_on(terminal.as_ref(), &error, json),
-            Ok((globals, invocation)) => self
-                .invoke(globals, invocation, &terminal)?
-                .unwrap_or_else(|report| report.tell(terminal.as_ref(), globals.options.json)),
+            Ok((globals, invocation)) => {
+                let json = globals.options.json;
+                self.invoke(globals, invocation, &terminal)?
+                    .unwrap_or_else(|report| report.tell(terminal.as_ref(), json))
+            }
         };
         if self.surroundings.interrupt.is_set() {
             return Err(Failure::Stopped);
@@ -539,6 +558,10 @@ impl Terminal for Captured {
 
     fn width(&self) -> Option<usize> {
         None
+    }
+
+    fn bar(&self, _: &str, _: u64) -> Box<dyn Bar> {
+        Box::new(())
     }
 
     fn read_line(&self, _: &str) -> io::Result<Line> {
