@@ -3,7 +3,7 @@
 use futures_util::future::LocalBoxFuture;
 
 use super::error::INTERRUPTED;
-use super::ui::is_at_prompt;
+use super::ui::{AtPrompt, at_prompt};
 use crate::client::{self, Client};
 use crate::config::{Config, SandboxChoice};
 use crate::daemon;
@@ -20,19 +20,25 @@ impl Connection for Local {
     fn connect(&self) -> LocalBoxFuture<'_, client::Result<Client>> {
         Box::pin(daemon::connect(&self.config, self.sandbox))
     }
+
+    fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
+        Box::pin(async { daemon::running(&self.config).await.ok().flatten().map(|(client, _)| client) })
+    }
 }
 
 /// Passes Ctrl-C on to the script. The second one, while the first is not yet dealt with, ends the program, and so does
-/// one at a prompt.
+/// one at a question; one at the REPL's prompt is for another line.
 pub fn watch_ctrl_c(interrupt: Interrupt) {
     let watch = move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
             while tokio::signal::ctrl_c().await.is_ok() {
-                if interrupt.is_set() || is_at_prompt() {
-                    end();
+                match at_prompt() {
+                    // The terminal itself has thrown the line away.
+                    AtPrompt::Repl => {}
+                    AtPrompt::Nobody if !interrupt.is_set() => interrupt.set(),
+                    AtPrompt::Nobody | AtPrompt::Question => end(),
                 }
-                interrupt.set();
             }
         });
     };

@@ -27,6 +27,7 @@ use crate::script::header::{Header, HeaderError};
 use crate::script::{
     self, Args, Engine, Host, Interrupt, Limits, Outcome, Place, Script, Terminal, on_script_thread,
 };
+use crate::wire::Timestamp;
 
 /// Runs the command that was typed; the exit code.
 pub fn run(args: Vec<OsString>) -> i32 {
@@ -99,7 +100,15 @@ fn dispatch(
             let sandbox = sandbox_of(&args)?;
             scripted(config, globals, sandbox, move |engine| engine.run(&script, args), Report::whole)
         }
-        Invocation::ScriptsList => out(&list(catalog, json, &globals.fields)),
+        Invocation::ScriptsList => {
+            let style = render::Style {
+                width: ui.width(),
+                colour: ui.out_colour(),
+                truncate: !globals.options.no_trunc,
+                now: Timestamp::from_millis(config.clock.now_millis()),
+            };
+            out(&list(catalog, json, &globals.fields, &style))
+        }
         Invocation::ScriptsShow(name) => match catalog.find(&name) {
             Some(command) => out(&command.script.text),
             None => Err(Report {
@@ -230,7 +239,7 @@ fn bad_header(script: &Script, error: &HeaderError) -> Report {
     }
 }
 
-fn list(catalog: &Catalog, json: bool, fields: &[String]) -> String {
+fn list(catalog: &Catalog, json: bool, fields: &[String], style: &render::Style) -> String {
     let file = |command: &scripts::Command| {
         if command.is_bundled { "bundled".to_owned() } else { command.script.name.clone() }
     };
@@ -254,5 +263,5 @@ fn list(catalog: &Catalog, json: bool, fields: &[String]) -> String {
         .iter()
         .map(|command| vec![command.name(), file(command), command.summary()])
         .collect();
-    render::rows(&["Command", "Runs", "About"], &rows)
+    render::rows(&["Command", "Runs", "About"], &rows, style)
 }

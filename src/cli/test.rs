@@ -435,6 +435,10 @@ impl Connection for Gone {
     fn connect(&self) -> LocalBoxFuture<'_, client::Result<Client>> {
         async { Err(gone()) }.boxed_local()
     }
+
+    fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
+        async { None }.boxed_local()
+    }
 }
 
 fn gone() -> client::Error {
@@ -448,6 +452,10 @@ impl Connection for Stage {
             self.with(Throwaway::client)
         }
         .boxed_local()
+    }
+
+    fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
+        async { self.with(Throwaway::client).ok() }.boxed_local()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use anstream::{AutoStream, ColorChoice};
@@ -17,12 +17,34 @@ use crate::script::{Bar, Line, Terminal};
 /// What is done sooner than this is not worth a bar.
 const BAR_AFTER: Duration = Duration::from_millis(300);
 
-/// Whether a line is being waited for. The editor reads Ctrl-C as a key; where it can't (TERM=dumb), the signal comes.
-static AT_PROMPT: AtomicBool = AtomicBool::new(false);
+/// Who waits for a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtPrompt {
+    Nobody,
+    /// Ctrl-C means to leave.
+    Question,
+    /// Ctrl-C means another line.
+    Repl,
+}
 
-/// Whether a line is being waited for, so that Ctrl-C means to leave.
-pub fn is_at_prompt() -> bool {
-    AT_PROMPT.load(Ordering::SeqCst)
+/// An [`AtPrompt`]. The editor reads Ctrl-C as a key; where it can't (TERM=dumb), the signal comes.
+static AT_PROMPT: AtomicU8 = AtomicU8::new(AtPrompt::Nobody as u8);
+
+/// Who waits for a line, so that it is known what Ctrl-C means.
+pub fn at_prompt() -> AtPrompt {
+    match AT_PROMPT.load(Ordering::SeqCst) {
+        known if known == AtPrompt::Question as u8 => AtPrompt::Question,
+        known if known == AtPrompt::Repl as u8 => AtPrompt::Repl,
+        _ => AtPrompt::Nobody,
+    }
+}
+
+/// Runs `read`, which waits for a line.
+pub fn at_prompt_of<T>(who: AtPrompt, read: impl FnOnce() -> T) -> T {
+    AT_PROMPT.store(who as u8, Ordering::SeqCst);
+    let read = read();
+    AT_PROMPT.store(AtPrompt::Nobody as u8, Ordering::SeqCst);
+    read
 }
 
 /// What `--color` says.
@@ -126,10 +148,7 @@ impl Ui {
                 slot.insert(editor)
             }
         };
-        AT_PROMPT.store(true, Ordering::SeqCst);
-        let read = editor.readline(prompt);
-        AT_PROMPT.store(false, Ordering::SeqCst);
-        match read {
+        match at_prompt_of(AtPrompt::Question, || editor.readline(prompt)) {
             Ok(text) => Ok(Line::Text(text)),
             Err(ReadlineError::Eof) => Ok(Line::End),
             Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),

@@ -2,25 +2,30 @@
 
 use comfy_table::Cell;
 
-use super::table::{columns, fields};
+use super::table::{columns, fields, fit};
 use super::{Style, ago, clean_line, moment};
 use crate::wire::Agent;
 
 /// The list: a row an agent.
 pub fn agents(agents: &[Agent], style: &Style) -> String {
-    let rows = agents
+    let mut header: Vec<String> =
+        ["Name", "ID", "Revision", "Command", "Updated"].map(str::to_owned).to_vec();
+    let mut rows: Vec<Vec<String>> = agents
         .iter()
         .map(|agent| {
             vec![
-                Cell::new(&agent.name),
-                Cell::new(agent.id.as_str()),
-                Cell::new(agent.revision.to_string()),
-                Cell::new(clean_line(agent.command.as_deref().unwrap_or_default())),
-                Cell::new(ago(agent.updated_at, style.now)),
+                agent.name.clone(),
+                agent.id.to_string(),
+                agent.revision.to_string(),
+                clean_line(agent.command.as_deref().unwrap_or_default()),
+                ago(agent.updated_at, style.now),
             ]
         })
         .collect();
-    columns(&["Name", "ID", "Revision", "Command", "Updated"], rows, style.colour)
+    fit(&mut header, &mut rows, &[&[3], &[0, 4]], style.room());
+    let rows = rows.into_iter().map(|row| row.into_iter().map(Cell::new).collect()).collect();
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    columns(&header, rows, style.colour)
 }
 
 /// One agent; rows without a value are left out.

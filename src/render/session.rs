@@ -4,14 +4,12 @@ use comfy_table::{Attribute, Cell, Color};
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-use super::table::{coloured, columns, fields};
+use super::table::{coloured, columns, fields, fit};
 use super::{Style, ago, clean, clean_line, moment};
-use crate::wire::{EndReason, Isolation, Message, Role, Session, SessionId, Status, Timestamp};
+use crate::wire::{EndReason, Isolation, Message, Role, Session, Status, Timestamp};
 
 /// The most columns of a title in a list.
 const TITLE: usize = 50;
-/// A title is never cut to fewer, however narrow the terminal.
-const NARROWEST: usize = 10;
 
 /// The list: a row a session; without the agent's column if all are of one agent.
 pub fn sessions(sessions: &[Session], style: &Style, agent_column: bool) -> String {
@@ -19,25 +17,37 @@ pub fn sessions(sessions: &[Session], style: &Style, agent_column: bool) -> Stri
     if !agent_column {
         header.remove(1);
     }
-    let title = title_width(sessions, style, agent_column);
-    let rows = sessions
+    let cut = |title: String| if style.truncate { shorten(&title, TITLE) } else { title };
+    let mut rows: Vec<Vec<String>> = sessions
         .iter()
         .map(|session| {
-            let mut row = vec![Cell::new(session.id.short())];
+            let mut row = vec![session.id.short().to_owned()];
             if agent_column {
-                row.push(Cell::new(agent_name(session)));
+                row.push(agent_name(session));
             }
             row.extend([
-                Cell::new(
-                    title.map_or_else(|| title_of(session), |width| shorten(&title_of(session), width)),
-                ),
-                status(session.status),
-                Cell::new(session.message_count.to_string()),
-                Cell::new(ago(active_at(session), style.now)),
+                cut(title_of(session)),
+                session.status.as_str().to_uppercase(),
+                session.message_count.to_string(),
+                ago(active_at(session), style.now),
             ]);
             row
         })
         .collect();
+    let mut header: Vec<String> = header.into_iter().map(str::to_owned).collect();
+    let title = if agent_column { 2 } else { 1 };
+    let names: &[usize] = if agent_column { &[1] } else { &[] };
+    // Titles first, then the agents' names, then when it was.
+    fit(&mut header, &mut rows, &[&[title], names, &[title + 3]], style.room());
+    let paint = |(row, session): (Vec<String>, &Session)| {
+        let cell = |(column, text): (usize, String)| match column == title + 1 {
+            true => status(session.status, &text),
+            false => Cell::new(text),
+        };
+        row.into_iter().enumerate().map(cell).collect()
+    };
+    let rows = rows.into_iter().zip(sessions).map(paint).collect();
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
     columns(&header, rows, style.colour)
 }
 
@@ -68,8 +78,10 @@ pub fn session(session: &Session, style: &Style) -> String {
         let cells = rows
             .into_iter()
             .map(|(name, value)| {
-                let value =
-                    if name == "Status" { status(session.status) } else { Cell::new(clean_line(&value)) };
+                let value = match name {
+                    "Status" => status(session.status, &value),
+                    _ => Cell::new(clean_line(&value)),
+                };
                 vec![Cell::new(name), value]
             })
             .collect();
@@ -108,35 +120,14 @@ fn active_at(session: &Session) -> Timestamp {
     session.last_activity_at.unwrap_or(session.created_at)
 }
 
-fn status(status: Status) -> Cell {
-    let word = status.as_str().to_uppercase();
+fn status(status: Status, word: &str) -> Cell {
     match status {
-        Status::Active => coloured(&word, Some(Color::Green)),
-        Status::Completed => coloured(&word, Some(Color::Blue)),
-        Status::Ended => coloured(&word, None).add_attribute(Attribute::Dim),
-        Status::Failed => coloured(&word, Some(Color::Red)),
-        Status::Idle | Status::Pending => coloured(&word, Some(Color::Yellow)),
+        Status::Active => coloured(word, Some(Color::Green)),
+        Status::Completed => coloured(word, Some(Color::Blue)),
+        Status::Ended => coloured(word, None).add_attribute(Attribute::Dim),
+        Status::Failed => coloured(word, Some(Color::Red)),
+        Status::Idle | Status::Pending => coloured(word, Some(Color::Yellow)),
     }
-}
-
-/// How many columns a title gets: 50, or what a narrower terminal leaves.
-fn title_width(sessions: &[Session], style: &Style, agent_column: bool) -> Option<usize> {
-    if !style.truncate {
-        return None;
-    }
-    let Some(width) = style.width else { return Some(TITLE) };
-    let widest = |header: &str, text: &dyn Fn(&Session) -> String| {
-        sessions.iter().map(|session| text(session).width()).max().unwrap_or(0).max(header.len()) + 2
-    };
-    let agent = if agent_column { widest("Agent", &agent_name) } else { 0 };
-    let others = SessionId::SHORT
-        + 2
-        + agent
-        + widest("Status", &|session| session.status.as_str().to_owned())
-        + widest("Msgs", &|session| session.message_count.to_string())
-        + widest("Last Active", &|session| ago(active_at(session), style.now));
-    // The last column needs no room after it, the title's own does: the two cancel out.
-    Some(width.saturating_sub(others).clamp(NARROWEST, TITLE))
 }
 
 /// How many columns of a terminal a text takes.

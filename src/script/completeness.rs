@@ -3,6 +3,7 @@
 use rhai::{Engine, LexError, ParseErrorType, Scope};
 
 use super::engine::Complete;
+use super::pieces::{PieceKind, pieces};
 
 /// Incomplete is what more text could make right; what is wrong already is complete.
 pub fn completeness(engine: &Engine, scope: &Scope, text: &str) -> Complete {
@@ -41,33 +42,7 @@ pub fn completeness(engine: &Engine, scope: &Scope, text: &str) -> Complete {
 
 /// Whether a `/*` is open at the end; the engine takes that without a word.
 fn has_open_comment(text: &str) -> bool {
-    let mut depth = 0_usize;
-    let mut letters = text.chars().peekable();
-    let mut quote = None;
-    while let Some(letter) = letters.next() {
-        match (quote, letter) {
-            (Some(_), '\\') if quote != Some('`') => {
-                letters.next();
-            }
-            (Some(open), letter) if open == letter => quote = None,
-            (Some(_), _) => {}
-            (None, '/') if letters.peek() == Some(&'*') => {
-                letters.next();
-                depth += 1;
-            }
-            (None, '*') if depth > 0 && letters.peek() == Some(&'/') => {
-                letters.next();
-                depth -= 1;
-            }
-            (None, _) if depth > 0 => {}
-            (None, '/') if letters.peek() == Some(&'/') => {
-                while letters.next_if(|letter| *letter != '\n').is_some() {}
-            }
-            (None, '"' | '`' | '\'') => quote = Some(letter),
-            (None, _) => {}
-        }
-    }
-    depth > 0
+    pieces(text).last().is_some_and(|last| last.kind == PieceKind::Comment { is_open: true })
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
-//! The ways to run a script, an expression and a line of the REPL.
+//! The ways to run a script and an expression; those of the REPL are in `repl`.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use rhai::{AST, Array, CallFnOptions, Dynamic, EvalAltResult, Map, Module, Position, Scope, Stmt};
+use rhai::{AST, Array, CallFnOptions, Dynamic, EvalAltResult, Map, Module, Position, Scope};
 
 use super::diagnostic::Reporter;
+use super::failure::Fallible;
 use super::functions::{self, FunctionDoc};
+use super::repl::Repl;
 use super::resolver::{Sources, without_interpreter};
 use super::runtime::Runtime;
-use super::{Arg, Args, Error, Host, World, assembly, check, column, completeness, output};
+use super::{Arg, Args, Error, Host, World, assembly, check, column, output};
 
 /// A script's text and what it is called in errors.
 #[derive(Clone, Debug)]
@@ -49,19 +51,10 @@ pub struct Tests {
 
 /// Runs scripts. Not to be used on a worker of an async runtime: calls block on a runtime of its own.
 pub struct Engine {
-    engine: rhai::Engine,
-    runtime: Runtime,
-    sources: Sources,
-    repl: Repl,
-}
-
-/// What stays from one line of the REPL to the next.
-#[derive(Default)]
-struct Repl {
-    scope: Scope<'static>,
-    imports: AST,
-    functions: AST,
-    lines: usize,
+    pub(super) engine: rhai::Engine,
+    pub(super) runtime: Runtime,
+    pub(super) sources: Sources,
+    pub(super) repl: Repl,
 }
 
 impl Engine {
@@ -77,12 +70,15 @@ impl Engine {
 
     fn of(runtime: Runtime) -> Self {
         let sources = Sources::default();
-        Self { engine: assembly::assemble(&runtime, &sources), runtime, sources, repl: Repl::default() }
+        let repl = Repl::new(&runtime);
+        let mut engine = assembly::assemble(&runtime, &sources);
+        repl.underscores().teach(&mut engine);
+        Self { engine, runtime, sources, repl }
     }
 
     /// Runs a script from its beginning, in a scope of its own.
     pub fn run(&mut self, script: &Script, args: Args) -> Result<Outcome, Error> {
-        self.evaluate(script, args, |_, _, _| Ok(()))
+        self.evaluate(script, args, |_, _, _, _| Ok(()))
     }
 
     /// Evaluates and prints: a string raw, unit nothing, sessions as a table; with `--json` everything as JSON.
@@ -123,13 +119,13 @@ impl Engine {
         &mut self,
         script: &Script,
         args: Args,
-        show: impl FnOnce(&rhai::Engine, &Runtime, &Dynamic) -> Result<(), Box<EvalAltResult>>,
+        show: impl FnOnce(&rhai::Engine, &Runtime, &AST, &Dynamic) -> Fallible<()>,
     ) -> Result<Outcome, Error> {
         let runtime = self.runtime.clone();
         self.evaluate_with(script, args, |engine, scope, ast| {
             check::unknown_function(engine, ast)?;
             let value = engine.eval_ast_with_scope::<Dynamic>(scope, ast)?;
-            show(engine, &runtime, &value)
+            show(engine, &runtime, ast, &value)
         })
     }
 
@@ -162,38 +158,6 @@ impl Engine {
                 work(&self.engine, &mut scope, &ast)
             });
         self.outcome(&script.name, result)
-    }
-
-    /// Evaluates a line of the REPL and prints its value; variables, functions and imports stay.
-    pub fn line(&mut self, line: &str) -> Result<Outcome, Error> {
-        self.runtime.host().interrupt.reset();
-        self.runtime.paused();
-        if self.repl.lines == 0 {
-            self.runtime.set_args(Dynamic::from(Array::new()));
-        }
-        self.repl.lines += 1;
-        let name = format!("repl {}", self.repl.lines);
-        self.sources.add(&name, line, None);
-        // What an earlier line has imported is unknown to the compiler.
-        self.engine.set_strict_variables(self.repl.imports.statements().is_empty());
-        let compiled = self.engine.compile_with_scope(&self.repl.scope, line);
-        self.engine.set_strict_variables(true);
-        let result = compiled.map_err(Box::<EvalAltResult>::from).and_then(|mut ast| {
-            ast.set_source(&name);
-            let mut whole = self.repl.imports.merge(&self.repl.functions).merge(&ast);
-            whole.set_source(&name);
-            let value = self.engine.eval_ast_with_scope::<Dynamic>(&mut self.repl.scope, &whole)?;
-            self.repl.functions = self.repl.functions.merge(&ast.clone_functions_only());
-            let imports = ast.statements().iter().filter(|statement| matches!(statement, Stmt::Import(..)));
-            self.repl.imports = self.repl.imports.merge(&AST::new(imports.cloned(), Module::new()));
-            output::show(&self.engine, &self.runtime, &value)
-        });
-        self.outcome(&name, result)
-    }
-
-    /// Whether the REPL must read on before it can evaluate this.
-    pub fn completeness(&self, text: &str) -> Complete {
-        completeness::completeness(&self.engine, &self.repl.scope, text)
     }
 
     /// Refuses fields of `--json=FIELDS` that nothing has: a command must not act first and fail to tell of it then.
@@ -234,7 +198,11 @@ impl Engine {
         }
     }
 
-    fn outcome(&self, main: &str, result: Result<(), Box<EvalAltResult>>) -> Result<Outcome, Error> {
+    pub(super) fn outcome(
+        &self,
+        main: &str,
+        result: Result<(), Box<EvalAltResult>>,
+    ) -> Result<Outcome, Error> {
         let changes = self.runtime.take_changes();
         let exit = self.runtime.take_exit();
         if let Some(message) = self.runtime.take_output_error() {

@@ -513,6 +513,10 @@ impl Connection for FakeConnection {
         }
         .boxed_local()
     }
+
+    fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
+        async { self.0.as_deref().and_then(|socket| Client::unix(socket).ok()) }.boxed_local()
+    }
 }
 
 /// A host with this server, or none, and its terminal.

@@ -103,7 +103,7 @@ fn is_operator(name: &str) -> bool {
 }
 
 /// Lines of one comment come as one text.
-fn without_slashes(text: &str) -> String {
+pub(super) fn without_slashes(text: &str) -> String {
     let line = |line: &str| {
         let line = line.trim_start().trim_start_matches("///");
         line.strip_prefix(' ').unwrap_or(line).to_owned()
@@ -137,7 +137,7 @@ fn signature(name: &str, function: &Value) -> String {
 }
 
 /// A type as scripts know it.
-fn plain_type(text: &str) -> String {
+pub(super) fn plain_type(text: &str) -> String {
     let inner = text
         .trim()
         .trim_start_matches("Result<")

@@ -1,17 +1,21 @@
 //! What a script says: values, tables, JSON, lines on stdout and stderr.
 
+use std::ops::ControlFlow;
+
 use rhai::plugin::*;
-use rhai::{Array, Engine, EvalAltResult, Map, NativeCallContext, Position};
+use rhai::{AST, Array, Engine, EvalAltResult, Map, Module, NativeCallContext, Position, Scope, Stmt};
 use serde_json::Value;
 
 use super::agents::{Agent, Agents};
 use super::column::{self, Column};
-use super::ending::Done;
+use super::ending::{Done, DoneRow};
 use super::failure::{At, Failure, Fallible};
 use super::message::Message;
 use super::runtime::Runtime;
+use super::sequence::Source as _;
 use super::session::Session;
 use super::sessions::Sessions;
+use super::stream::Stream;
 use super::value;
 use crate::render;
 use crate::script::Terminal;
@@ -33,13 +37,17 @@ pub fn mark(terminal: &dyn Terminal, done: bool) -> &'static str {
 
 /// Prints a value as JSON; of sessions and the like only the fields that `--json=FIELDS` names.
 pub fn json(engine: &Engine, runtime: &Runtime, value: &Dynamic) -> Fallible<()> {
+    runtime.out(&json_text(engine, runtime, value)?).map_err(unplaced)
+}
+
+fn json_text(engine: &Engine, runtime: &Runtime, value: &Dynamic) -> Fallible<String> {
     value::look(value).map_err(unplaced)?;
     let fields = &runtime.host().fields;
     let json = match fields.is_empty() {
         true => value::to_json(value),
         false => column::pick(engine, fields, value, runtime.now())?,
     };
-    runtime.out(&render::pretty(&json)).map_err(unplaced)
+    Ok(render::pretty(&json))
 }
 
 fn unplaced(failure: Failure) -> Box<EvalAltResult> {
@@ -56,8 +64,23 @@ fn placed<T>(ctx: &NativeCallContext, result: Fallible<T>) -> Fallible<T> {
     })
 }
 
-/// Prints what `eval` and the REPL show of a value.
-pub fn show(engine: &Engine, runtime: &Runtime, value: &Dynamic) -> Fallible<()> {
+/// Prints what `eval` and the REPL show of a value; `from` is what it came from.
+pub fn show(engine: &Engine, runtime: &Runtime, from: &AST, value: &Dynamic) -> Fallible<()> {
+    if !value.is::<Stream>() {
+        return show_value(engine, runtime, value);
+    }
+    // What a stream calls on its way needs a call to come from, and the functions around it.
+    let mut scope = Scope::new();
+    scope.push_dynamic("stream", value.clone());
+    let call = engine.compile_with_scope(&scope, "show(stream)")?;
+    let imports = from.statements().iter().filter(|statement| matches!(statement, Stmt::Import(..)));
+    let mut whole =
+        AST::new(imports.cloned(), Module::new()).merge(&from.clone_functions_only()).merge(&call);
+    whole.set_source(from.source().unwrap_or_default());
+    engine.run_ast_with_scope(&mut scope, &whole)
+}
+
+fn show_value(engine: &Engine, runtime: &Runtime, value: &Dynamic) -> Fallible<()> {
     if runtime.options().json {
         return json(engine, runtime, value);
     }
@@ -74,17 +97,128 @@ pub fn show(engine: &Engine, runtime: &Runtime, value: &Dynamic) -> Fallible<()>
     if let Some(message) = value.read_lock::<Message>() {
         return out(&render::message(&message.0));
     }
-    let is_rows = value.read_lock::<Array>().is_some_and(|array| {
-        !array.is_empty()
-            && array.iter().all(|row| row.is::<Session>() || row.is::<Message>() || row.is_map())
-    });
-    if is_rows || value.is::<Sessions>() || value.is::<Agents>() || value.is::<Done>() {
+    if let Some(nothing) = nothing(value).map_err(unplaced)? {
+        runtime.err(nothing);
+        return Ok(());
+    }
+    if is_list(value) {
         return table(engine, runtime, value, None);
+    }
+    if let Some(array) = value.read_lock::<Array>().filter(|array| is_grid(array)) {
+        let lines: Vec<Vec<String>> = array.iter().map(cells_of_array).collect();
+        return out(&render::grid(&lines, runtime.style().room()));
+    }
+    if let Some(map) = value.read_lock::<Map>().filter(|map| !map.is_empty() && map.values().all(is_list)) {
+        return show_groups(engine, runtime, &map);
     }
     if value.is_array() || value.is_map() {
         return json(engine, runtime, value);
     }
-    runtime.out_text(&format!("{}\n", value::to_text(value))).map_err(unplaced)
+    if value.is_fnptr() {
+        return out("a function\n");
+    }
+    let text = match value.read_lock::<Failure>() {
+        Some(failure) => failure.to_string(),
+        None => value::to_text(value),
+    };
+    runtime.out_text(&format!("{text}\n")).map_err(unplaced)
+}
+
+/// What is said of a list that has nothing in it.
+fn nothing(value: &Dynamic) -> Result<Option<&'static str>, Failure> {
+    let told = match value {
+        value if value.is::<Sessions>() => "No sessions.\n",
+        value if value.is::<Agents>() => "No agents.\n",
+        value if value.is::<Done>() => "Nothing was ended.\n",
+        _ => return Ok(None),
+    };
+    Ok(value::items(value)?.is_some_and(|items| items.is_empty()).then_some(told))
+}
+
+/// Whether it is shown as a table.
+fn is_list(value: &Dynamic) -> bool {
+    let is_row = |row: &Dynamic| {
+        row.is::<Session>() || row.is::<Message>() || row.is::<Agent>() || row.is::<DoneRow>() || row.is_map()
+    };
+    let is_rows = value.read_lock::<Array>().is_some_and(|array| {
+        let first = array.first().map(Dynamic::type_id);
+        first.is_some() && array.iter().all(|row| is_row(row) && Some(row.type_id()) == first)
+    });
+    is_rows || value.is::<Sessions>() || value.is::<Agents>() || value.is::<Done>() || value.is::<DoneRow>()
+}
+
+/// Whether it is rows of as many plain values each.
+fn is_grid(array: &Array) -> bool {
+    let width = |row: &Dynamic| {
+        let cells = row.read_lock::<Array>()?;
+        cells.iter().all(|cell| !cell.is_array() && !cell.is_map() && !is_list(cell)).then_some(cells.len())
+    };
+    let first = array.first().and_then(width).filter(|width| *width > 0);
+    first.is_some() && array.iter().all(|row| width(row) == first)
+}
+
+/// Each list below its key.
+fn show_groups(engine: &Engine, runtime: &Runtime, groups: &Map) -> Fallible<()> {
+    for (place, (name, list)) in groups.iter().enumerate() {
+        let blank = if place > 0 { "\n" } else { "" };
+        let count = value::items(list).map_err(unplaced)?.map_or(1, |items| items.len());
+        runtime.out(&format!("{blank}{} ({count})\n", render::clean_line(name))).map_err(unplaced)?;
+        show_value(engine, runtime, list)?;
+    }
+    Ok(())
+}
+
+/// How many values of a stream are shown at once: any number must fit into memory.
+const CHUNK: usize = 1000;
+
+/// A stream's values as they come: sessions as a table, other values a line each, or as JSON.
+fn show_stream(ctx: &NativeCallContext, stream: &Stream) -> Fallible<()> {
+    let runtime = &Runtime::of(ctx)?;
+    let mut shown = 0;
+    let mut chunk = Array::new();
+    stream.walk(ctx, &mut |value| {
+        chunk.push(value);
+        if chunk.len() >= CHUNK {
+            show_chunk(ctx.engine(), runtime, &mut chunk, &mut shown)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    show_chunk(ctx.engine(), runtime, &mut chunk, &mut shown)?;
+    match (runtime.options().json, shown) {
+        (true, 0) => runtime.out("[]\n").map_err(unplaced),
+        (true, _) => runtime.out("\n]\n").map_err(unplaced),
+        (false, 0) => {
+            let what = if stream.is_of_sessions() { "No sessions.\n" } else { "Nothing.\n" };
+            runtime.err(what);
+            Ok(())
+        }
+        (false, _) => Ok(()),
+    }
+}
+
+fn show_chunk(engine: &Engine, runtime: &Runtime, chunk: &mut Array, shown: &mut usize) -> Fallible<()> {
+    if chunk.is_empty() {
+        return Ok(());
+    }
+    let is_first = *shown == 0;
+    *shown += chunk.len();
+    let values = Dynamic::from(std::mem::take(chunk));
+    if runtime.options().json {
+        let text = json_text(engine, runtime, &values)?;
+        let inner = text.trim_end().trim_start_matches('[').trim_end_matches(']').trim_end();
+        let text = format!("{}{inner}", if is_first { "[" } else { "," });
+        return runtime.out(&text).map_err(unplaced);
+    }
+    if is_list(&values) {
+        let text = table_text(engine, runtime, &values, None)?;
+        // The header stands once.
+        let rows = if is_first { text.as_str() } else { text.split_once('\n').map_or("", |(_, rows)| rows) };
+        return runtime.out(rows).map_err(unplaced);
+    }
+    for value in values.read_lock::<Array>().iter().flat_map(|values| values.iter()) {
+        runtime.out_text(&format!("{}\n", value::to_text(value))).map_err(unplaced)?;
+    }
+    Ok(())
 }
 
 /// The columns of `sessions list`; without the second they are of one agent.
@@ -107,6 +241,16 @@ fn session_list(runtime: &Runtime, items: &[Dynamic], columns: Option<&[String]>
 
 /// Prints rows as a table; as JSON if `--json` was given.
 pub fn table(engine: &Engine, runtime: &Runtime, rows: &Dynamic, columns: Option<Array>) -> Fallible<()> {
+    runtime.out(&table_text(engine, runtime, rows, columns)?).map_err(unplaced)
+}
+
+/// Rows as a table, or as JSON if `--json` was given; of none nothing.
+fn table_text(
+    engine: &Engine,
+    runtime: &Runtime,
+    rows: &Dynamic,
+    columns: Option<Array>,
+) -> Fallible<String> {
     let columns = columns
         .map(|columns| {
             columns
@@ -121,7 +265,7 @@ pub fn table(engine: &Engine, runtime: &Runtime, rows: &Dynamic, columns: Option
     let now = runtime.now();
     let items: Vec<Dynamic> = if let Some(items) = value::items(rows).map_err(unplaced)? {
         items
-    } else if rows.is_map() || rows.is::<Session>() || rows.is::<Agent>() {
+    } else if rows.is_map() || rows.is::<Session>() || rows.is::<Agent>() || rows.is::<DoneRow>() {
         vec![rows.clone()]
     } else {
         return Err(unplaced(Failure::hinted(
@@ -129,7 +273,7 @@ pub fn table(engine: &Engine, runtime: &Runtime, rows: &Dynamic, columns: Option
             "A table's rows are sessions, agents, maps or arrays.",
         )));
     };
-    let out = |text: &str| runtime.out(text).map_err(unplaced);
+    let style = runtime.style();
     let read = |names: Vec<String>| {
         let read = names.iter().map(|name| Column::read(engine, name)).collect::<Result<Vec<_>, _>>();
         read.map_err(unplaced)
@@ -138,7 +282,7 @@ pub fn table(engine: &Engine, runtime: &Runtime, rows: &Dynamic, columns: Option
     if runtime.options().json {
         let picks = !runtime.host().fields.is_empty();
         let Some(columns) = columns.filter(|_| listed.is_none() && !picks) else {
-            return json(engine, runtime, &Dynamic::from(items));
+            return json_text(engine, runtime, &Dynamic::from(items));
         };
         let columns = read(columns)?;
         let cut = items.iter().map(|item| {
@@ -148,26 +292,26 @@ pub fn table(engine: &Engine, runtime: &Runtime, rows: &Dynamic, columns: Option
             row.collect::<Fallible<serde_json::Map<_, _>>>().map(Value::Object)
         });
         let cut = cut.collect::<Fallible<Vec<_>>>()?;
-        return out(&render::pretty(&cut));
+        return Ok(render::pretty(&cut));
     }
     if items.is_empty() {
-        return Ok(());
+        return Ok(String::new());
     }
     if let Some(text) = listed {
-        return out(&text);
+        return Ok(text);
     }
     let agents: Option<Vec<crate::wire::Agent>> = match &columns {
         None => items.iter().map(|item| Some(item.read_lock::<Agent>()?.wire().clone())).collect(),
         Some(_) => None,
     };
     if let Some(agents) = agents {
-        return out(&render::agents(&agents, &runtime.style()));
+        return Ok(render::agents(&agents, &style));
     }
     let Some(columns) = columns.or_else(|| default_columns(&items)) else {
         let lines: Vec<Vec<String>> = items.iter().map(cells_of_array).collect();
-        let Some((first, rest)) = lines.split_first() else { return Ok(()) };
+        let Some((first, rest)) = lines.split_first() else { return Ok(String::new()) };
         let first: Vec<&str> = first.iter().map(String::as_str).collect();
-        return out(&render::rows(&first, rest));
+        return Ok(render::rows(&first, rest, &style));
     };
     let columns = read(columns)?;
     let lines = items
@@ -184,7 +328,7 @@ pub fn table(engine: &Engine, runtime: &Runtime, rows: &Dynamic, columns: Option
         })
         .collect::<Fallible<Vec<_>>>()?;
     let header: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-    out(&render::rows(&header, &lines))
+    Ok(render::rows(&header, &lines, &style))
 }
 
 /// The same for a script.
@@ -218,7 +362,7 @@ fn default_columns(items: &[Dynamic]) -> Option<Vec<String>> {
     let first = items.first()?;
     if first.is::<Message>() {
         fixed(&["at", "role", "content"])
-    } else if first.is::<super::ending::DoneRow>() {
+    } else if first.is::<DoneRow>() {
         fixed(&["id", "ok", "error"])
     } else if first.is_map() {
         let mut names: Vec<String> = Vec::new();
@@ -253,7 +397,10 @@ pub mod output_functions {
     /// ```
     #[rhai_fn(volatile, return_raw)]
     pub fn show(ctx: NativeCallContext, value: Dynamic) -> Fallible<()> {
-        super::placed(&ctx, super::show(ctx.engine(), &Runtime::of(&ctx)?, &value))
+        match value.read_lock::<Stream>() {
+            Some(stream) => show_stream(&ctx, &stream),
+            None => super::placed(&ctx, show_value(ctx.engine(), &Runtime::of(&ctx)?, &value)),
+        }
     }
 
     /// Prints rows as a table: sessions and agents with the columns of their lists, maps with a column a key, arrays as

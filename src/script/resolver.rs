@@ -52,7 +52,7 @@ impl Sources {
         self.0.borrow().get(name).map_or(0, |source| source.text.lines().count())
     }
 
-    fn folder(&self, name: &str) -> Option<PathBuf> {
+    pub fn folder(&self, name: &str) -> Option<PathBuf> {
         self.0.borrow().get(name)?.path.as_deref().and_then(Path::parent).map(Path::to_owned)
     }
 }

@@ -20,6 +20,8 @@ pub struct Runtime(Rc<State>);
 
 struct State {
     host: Host,
+    /// Those of the host at first.
+    options: Cell<Options>,
     tokio: OnceCell<tokio::runtime::Runtime>,
     client: RefCell<Option<Client>>,
     /// The code of `exit(code)`, once it was called.
@@ -70,6 +72,7 @@ impl Runtime {
     /// The runtime of a script under test, if there is a `world`.
     pub fn in_world(host: Host, world: Option<Rc<dyn World>>) -> Self {
         Self(Rc::new(State {
+            options: Cell::new(host.options),
             host,
             tokio: OnceCell::new(),
             client: RefCell::new(None),
@@ -98,7 +101,12 @@ impl Runtime {
     }
 
     pub fn options(&self) -> Options {
-        self.0.host.options
+        self.0.options.get()
+    }
+
+    /// From now on.
+    pub fn set_options(&self, options: Options) {
+        self.0.options.set(options);
     }
 
     /// Milliseconds since the Unix epoch.

@@ -55,7 +55,7 @@ impl Stream {
     }
 
     /// Whether the values are still sessions.
-    fn is_of_sessions(&self) -> bool {
+    pub fn is_of_sessions(&self) -> bool {
         !self.stages.iter().any(|stage| matches!(stage, Stage::Map(_)))
     }
 

@@ -4,6 +4,7 @@ mod conditions;
 mod dialogue;
 mod language;
 mod platform;
+mod repl;
 
 use super::fake::{FakeServer, FakeTerminal, host};
 use super::*;
