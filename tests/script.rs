@@ -35,7 +35,7 @@ fn eval_shows_sessions_as_a_table() {
     let id = test.begin("echo", "hello");
     let table = test.args(["sessions", "list"]).any_stdout().run().stdout;
     test.args(["eval", "list()"]).stdout(&table).run();
-    test.args(["eval", "list().filter(|s| s.message_count > 1)"]).any_stdout().run();
+    test.args(["eval", "list().filter(|s| s.message_count > 1)"]).stderr("No sessions.\n").run();
     let json = test.args(["sessions", "list", "--json"]).any_stdout().run().stdout;
     test.args(["eval", "list()", "--json"]).stdout(&json).run();
     test.args(["eval", "get(\"@last\").id"]).stdout(format!("{id}\n")).run();

@@ -177,7 +177,9 @@ impl Place<'_> {
             });
             return self.callables(ours, 1);
         }
-        let mut found = self.callables(self.known.catalogue.members(&kind.name), 1);
+        // `print` can be called behind a dot, but is never meant so.
+        let members = self.known.catalogue.members(&kind.name).filter(|one| one.is_ours || !one.is_free());
+        let mut found = self.callables(members, 1);
         found.extend(kind.keys.iter().filter(|(key, _)| is_word(key)).map(|(key, _)| Candidate::plain(key)));
         found
     }

@@ -15,7 +15,7 @@ use crate::wire::{self, SessionQuery, Status};
 
 /// How long somebody who pressed Tab is kept waiting.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How long an answer holds, or that there was none.
+/// How long an answer holds.
 const FRESH: Duration = Duration::from_secs(3);
 /// How many sessions are asked for.
 const SESSIONS: u32 = 200;
@@ -25,48 +25,65 @@ const FILES: usize = 1000;
 /// The last answers.
 pub struct Answers {
     runtime: Runtime,
-    agents: RefCell<Option<(Instant, Vec<String>)>>,
-    sessions: RefCell<Option<(Instant, Vec<LiveSession>)>>,
+    /// Of the server that answered last.
+    client: RefCell<Option<Client>>,
+    agents: RefCell<Answer<String>>,
+    sessions: RefCell<Answer<LiveSession>>,
+}
+
+/// What was answered, and until when it holds. Afterwards it is better than nothing.
+struct Answer<T> {
+    values: Vec<T>,
+    until: Option<Instant>,
+}
+
+impl<T> Default for Answer<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), until: None }
+    }
 }
 
 impl Answers {
     pub fn new(runtime: &Runtime) -> Self {
-        Self { runtime: runtime.clone(), agents: RefCell::default(), sessions: RefCell::default() }
+        Self {
+            runtime: runtime.clone(),
+            client: RefCell::default(),
+            agents: RefCell::default(),
+            sessions: RefCell::default(),
+        }
     }
 
-    /// Forgets them: something may have been changed.
-    pub fn forget(&self) {
-        self.agents.take();
-        self.sessions.take();
+    /// Something may have been changed: the next one who asks is told anew.
+    pub fn expire(&self) {
+        self.agents.borrow_mut().until = None;
+        self.sessions.borrow_mut().until = None;
     }
 
     /// One call to a server that runs already; nothing if it doesn't answer in time.
     fn ask<T, F: Future<Output = client::Result<T>>>(&self, call: impl FnOnce(Client) -> F) -> Option<T> {
+        let known = self.client.take();
         let asked = async {
-            let client = self.runtime.host().connection.running().await?;
-            call(client).await.ok()
+            let client = match known {
+                Some(client) => client,
+                None => self.runtime.host().connection.running().await?,
+            };
+            let answer = call(client.clone()).await;
+            // One that fails may be of a server that has gone.
+            if !matches!(answer, Err(client::Error::Unreachable { .. })) {
+                *self.client.borrow_mut() = Some(client);
+            }
+            answer.ok()
         };
-        self.runtime
-            .block_on_through(async {
-                Ok::<_, Failure>(tokio::time::timeout(PATIENCE, asked).await.ok().flatten())
-            })
-            .ok()
-            .flatten()
+        let in_time = async { Ok::<_, Failure>(tokio::time::timeout(PATIENCE, asked).await.ok().flatten()) };
+        self.runtime.block_on_through(in_time).ok().flatten()
     }
 
-    fn kept<T: Clone>(
-        slot: &RefCell<Option<(Instant, Vec<T>)>>,
-        ask: impl FnOnce() -> Option<Vec<T>>,
-    ) -> Vec<T> {
-        let known = slot.borrow().clone();
-        if let Some((at, values)) = &known
-            && at.elapsed() < FRESH
-        {
-            return values.clone();
+    fn kept<T: Clone>(slot: &RefCell<Answer<T>>, ask: impl FnOnce() -> Option<Vec<T>>) -> Vec<T> {
+        let is_fresh = slot.borrow().until.is_some_and(|until| Instant::now() < until);
+        if !is_fresh && let Some(values) = ask() {
+            *slot.borrow_mut() = Answer { values, until: Some(Instant::now() + FRESH) };
         }
-        let values = ask().or(known.map(|(_, values)| values)).unwrap_or_default();
-        *slot.borrow_mut() = Some((Instant::now(), values.clone()));
-        values
+        slot.borrow().values.clone()
     }
 }
 

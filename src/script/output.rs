@@ -389,8 +389,8 @@ fn cells_of_array(item: &Dynamic) -> Vec<String> {
 /// What a script says.
 #[export_module]
 pub mod output_functions {
-    /// Prints a value as `eval` shows it: a session, an agent or a message with all that is known of it, lists as tables,
-    /// text as it is, `()` not at all. With `--json` prints it as JSON instead.
+    /// Prints a value as `eval` shows it: a session, an agent or a message with all that is known of it, lists, streams and
+    /// groups as tables, text as it is, `()` not at all. With `--json` prints it as JSON instead.
     ///
     /// ```rhai
     /// show(get("5a3f"));

@@ -332,7 +332,7 @@ impl Engine {
     }
 
     fn end_line(&mut self, name: &str, result: Result<(), Box<EvalAltResult>>) -> Result<Outcome, Error> {
-        self.repl.answers.forget();
+        self.repl.answers.expire();
         let outcome = self.outcome(name, result);
         // A Ctrl-C that came at the very end is not one for the next line.
         self.runtime.host().interrupt.reset();
