@@ -12,7 +12,7 @@ use crate::skipped::is_root;
 use crate::test::{Test, has_namespaces};
 
 /// Command (empty: every command), flag, and the test that shows what it does.
-const FLAGS: [(&str, &str, &str); 55] = [
+const FLAGS: [(&str, &str, &str); 61] = [
     ("", "--color", "colours_only_where_they_are_wanted"),
     ("", "--dry-run", "changes_nothing_whatever_the_command"),
     ("", "--help", "each_says_what_it_is_for_and_how"),
@@ -25,6 +25,11 @@ const FLAGS: [(&str, &str, &str); 55] = [
     ("ops count-messages", "--agent", "count_messages"),
     ("ops end-idle", "--agent", "end_idle"),
     ("ops end-idle", "--over", "end_idle"),
+    ("ops prune", "--agent", "prune"),
+    ("ops prune", "--keep", "prune"),
+    ("ops prune", "--older-than", "prune"),
+    ("ops prune", "--per-agent", "prune"),
+    ("ops report", "--agent", "report"),
     ("ops resume-last", "--agent", "resume_last"),
     ("run", "--sandbox", "none_counts_only_for_a_server_that_the_command_starts"),
     ("run", "--single", "single_takes_one_turn"),
@@ -65,6 +70,7 @@ const FLAGS: [(&str, &str, &str); 55] = [
     ("sessions wait", "--sort", "of_several_one_may_be_enough"),
     ("sessions wait", "--status", "of_several_one_may_be_enough"),
     ("sessions wait", "--where", "of_several_one_may_be_enough"),
+    ("test", "--filter", "some_by_name_and_many_files"),
     ("sessions wait", "--timeout", "a_time_that_is_over_is_told_with_124"),
     ("sessions wait", "--until", "what_can_not_come_any_more_is_told_with_1"),
     ("server logs", "-n", "start_and_stop_say_so_and_may_be_said_twice"),

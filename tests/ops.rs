@@ -120,6 +120,11 @@ fn prune() {
         .any_stderr()
         .run();
     assert_eq!((test.status_of(&ids[0]), test.status_of(&ids[1])), ("ended".into(), "idle".into()));
+    test.args(["ops", "prune", "--keep", "1", "--per-agent", "--yes"]).stderr("No sessions to end.\n").run();
+    test.args(["ops", "prune", "--keep", "0", "--agent", "my-agent", "--dry-run"])
+        .stdout(format!("would end {}\n", short(&ids[1])))
+        .any_stderr()
+        .run();
     test.args(["ops", "prune"]).stderr_part("Give --keep, --older-than or both.").status(2).run();
     Test::new().args(["ops", "prune", "--keep", "1"]).stderr("No sessions to end.\n").run();
 }
@@ -136,6 +141,7 @@ fn report() {
             "█".repeat(25)
         ))
         .run();
+    test.args(["ops", "report", "--agent", "my-agent"]).stdout_part("2 sessions, 2 messages\n").run();
     Test::new().args(["ops", "report"]).stdout("0 sessions, 0 messages\n").run();
 }
 
