@@ -330,6 +330,10 @@ impl Connection for Nowhere {
     fn connect(&self) -> LocalBoxFuture<'_, client::Result<Client>> {
         Box::pin(async { Err(client::Error::Unreachable { message: "no server here".into(), hint: None }) })
     }
+
+    fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
+        Box::pin(async { None })
+    }
 }
 
 fn fixtures() -> Vec<FunctionDoc> {

@@ -164,14 +164,15 @@ impl Client {
         self.post(&format!("/sessions/{id}/end"), &serde_json::json!({})).await
     }
 
-    /// `POST /sessions/end`: a row a session, as each is done. Dropping the stream stops it after those in flight. With
-    /// `unless_active`, a session that works on a message is not ended.
+    /// `POST /sessions/end`: a row a session, as each is done. Dropping the stream stops it after those in flight. Those
+    /// of `unless_active` are not ended while they work on a message.
     pub async fn end_sessions(
         &self,
         ids: &[SessionId],
-        unless_active: bool,
+        unless_active: &[SessionId],
     ) -> Result<impl Stream<Item = Result<EndRow>> + use<>> {
-        let body = EndMany { ids: ids.iter().map(ToString::to_string).collect(), unless_active };
+        let texts = |ids: &[SessionId]| ids.iter().map(ToString::to_string).collect();
+        let body = EndMany { ids: texts(ids), unless_active: texts(unless_active) };
         let response =
             accepted(self.request(Method::POST, "/sessions/end").json(&body).send().await?).await?;
         let lines = Lines { response, buffer: Vec::new(), done: false };

@@ -1,6 +1,6 @@
 //! What can be asked of sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use futures_util::stream::{self, Stream, StreamExt};
 
@@ -147,17 +147,19 @@ impl Platform {
         self.ask(id, |answer| Command::End { reason, unless_active: false, answer }).await
     }
 
-    /// Ends many, eight at a time, and answers in their order. Dropping the stream stops it after those in flight. With
-    /// `unless_active`, a session that works on a message is not ended.
+    /// Ends many, eight at a time, and answers in their order. Dropping the stream stops it after those in flight. Those
+    /// of `unless_active` are not ended while they work on a message.
     pub fn end_many(
         &self,
         ids: Vec<String>,
-        unless_active: bool,
+        unless_active: Vec<String>,
     ) -> impl Stream<Item = EndRow> + Send + 'static {
         let platform = self.clone();
+        let unless_active: HashSet<String> = unless_active.into_iter().collect();
         stream::iter(ids)
             .map(move |id| {
                 let platform = platform.clone();
+                let unless_active = unless_active.contains(&id);
                 async move { platform.end_row(id, unless_active).await }
             })
             .buffered(ENDS_AT_ONCE)

@@ -76,8 +76,10 @@ async fn what_makes_no_sense_is_refused() {
     assert_eq!(platform.resolve("ses_").await.expect_err("empty").code(), ErrorCode::Invalid);
     assert_eq!(platform.resolve(&id.digits()[..6]).await.expect("it"), std::slice::from_ref(&id));
     assert!(platform.resolve("xyz").await.expect("none").is_empty());
-    let rows: Vec<_> =
-        platform.end_many(vec!["nonsense".into(), id.to_string(), id.digits().into()], false).collect().await;
+    let rows: Vec<_> = platform
+        .end_many(vec!["nonsense".into(), id.to_string(), id.digits().into()], Vec::new())
+        .collect()
+        .await;
     assert_eq!(rows.iter().map(|row| row.ok).collect::<Vec<_>>(), [false, true, true]);
     let unknown = SessionQuery { agent: vec!["nobody".into()], ..SessionQuery::default() };
     assert_eq!(platform.sessions(&unknown).await.expect_err("no agent").code(), ErrorCode::NotFound);
@@ -267,7 +269,7 @@ async fn nobody_listening_stops_a_bulk_end_after_those_in_flight() {
     for _ in 0..40 {
         ids.push(create(&platform, "echo").await.to_string());
     }
-    let mut rows = Box::pin(platform.end_many(ids.clone(), false));
+    let mut rows = Box::pin(platform.end_many(ids.clone(), Vec::new()));
     let first = rows.next().await.expect("a row");
     assert_eq!((first.ok, &first.id), (true, &ids[0]));
     drop(rows);

@@ -8,7 +8,6 @@ use rhai::plugin::*;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::host::Bar;
 use super::output;
 use super::runtime::{Change, Runtime};
 use super::sequence::List;
@@ -121,12 +120,15 @@ pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
             });
         }
         let mut known = HashSet::new();
-        let (mut ids, mut idle_ids): (Vec<SessionId>, Vec<SessionId>) = (Vec::new(), Vec::new());
+        let (mut ids, mut unless_active): (Vec<SessionId>, Vec<SessionId>) = (Vec::new(), Vec::new());
         for row in rows.iter().filter(|row| row.error.is_none()) {
             let Ok(id) = row.id.parse::<SessionId>() else { continue };
             if known.insert(id.clone()) {
                 let was_idle = row.session.as_ref().is_some_and(|s| s.0.status != Status::Active);
-                if was_idle { &mut idle_ids } else { &mut ids }.push(id);
+                if was_idle {
+                    unless_active.push(id.clone());
+                }
+                ids.push(id);
             }
         }
         if dry_run {
@@ -136,14 +138,8 @@ pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
                     row.session = Some(client.session(&id).await?.into());
                 }
             }
-        } else {
-            let bar = runtime.host().terminal.bar("ending", known.len() as u64);
-            let mut ended = HashMap::with_capacity(known.len());
-            for (ids, unless_active) in [(&ids, false), (&idle_ids, true)] {
-                if !ids.is_empty() {
-                    end_all(runtime, &client, ids, unless_active, &mut ended, bar.as_ref()).await?;
-                }
-            }
+        } else if !ids.is_empty() {
+            let ended = end_all(runtime, &client, &ids, &unless_active).await?;
             for row in rows.iter_mut().filter(|row| row.error.is_none()) {
                 fill(row, ended.get(&row.id));
             }
@@ -163,10 +159,10 @@ async fn end_all(
     runtime: &Runtime,
     client: &Client,
     ids: &[SessionId],
-    unless_active: bool,
-    ended: &mut HashMap<String, EndRow>,
-    bar: &dyn Bar,
-) -> Result<(), Failure> {
+    unless_active: &[SessionId],
+) -> Result<HashMap<String, EndRow>, Failure> {
+    let mut ended = HashMap::with_capacity(ids.len());
+    let bar = runtime.host().terminal.bar("ending", ids.len() as u64);
     let stream = client.end_sessions(ids, unless_active).await?;
     tokio::pin!(stream);
     while let Some(row) = stream.next().await {
@@ -177,7 +173,7 @@ async fn end_all(
         ended.insert(row.id.clone(), row);
         bar.set(ended.len() as u64);
     }
-    Ok(())
+    Ok(ended)
 }
 
 fn fill(row: &mut DoneRow, ended: Option<&EndRow>) {

@@ -264,10 +264,10 @@ pub struct ResolvedIds {
 pub struct EndMany {
     /// Whole IDs.
     pub ids: Vec<String>,
-    /// A session that is working on a message is not ended: its row is an error, `busy`. For whoever chose them while
-    /// they were idle.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unless_active: bool,
+    /// Those of them that are not ended while they work on a message: the row is an error then, `busy`. For whoever
+    /// chose them while they were idle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unless_active: Vec<String>,
 }
 
 /// One line of the answer to `POST /sessions/end`.
