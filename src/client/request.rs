@@ -123,14 +123,18 @@ impl Client {
         if let Ok(id) = format!("{}{prefix}", SessionId::PREFIX).parse() {
             return Ok(id);
         }
-        let ResolvedIds { mut ids } = self
-            .call(self.request(Method::GET, "/sessions/resolve").query(&[("id_prefix", &prefix)]))
-            .await?;
+        let mut ids = self.matching(&prefix).await?;
         match ids.len() {
             1 => Ok(ids.remove(0)),
             0 => Err(no_session(text)),
             _ => Err(ambiguous(text, &ids)),
         }
+    }
+
+    /// `GET /sessions/resolve`: the sessions whose digits begin so, at most 1000.
+    pub async fn matching(&self, digits: &str) -> Result<Vec<SessionId>> {
+        let request = self.request(Method::GET, "/sessions/resolve").query(&[("id_prefix", digits)]);
+        Ok(self.call::<ResolvedIds>(request).await?.ids)
     }
 
     async fn last(&self, text: &str, rest: &str) -> Result<SessionId> {

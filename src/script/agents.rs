@@ -208,7 +208,8 @@ pub mod agent_module {
     }
 
     /// Deploys with options: `name` instead of the one in `superserve.yaml` or the folder's; `dir`, the folder that a
-    /// path is meant from (the current one if not given). The path may be `()` or `""`: then the folder itself.
+    /// path is meant from (the current one if not given). The path may be `()` or `""`: then the folder itself. Errors:
+    /// those of `deploy(path)`; an unknown option.
     ///
     /// ```rhai
     /// let agent = agents::deploy("examples/notes", #{ name: "notes" });

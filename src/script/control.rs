@@ -45,7 +45,8 @@ fn confirm_on(runtime: &Runtime, question: &str) -> Result<bool, Failure> {
 pub mod control_functions {
     use super::Span as Duration;
 
-    /// Reads a line of stdin; the question is shown only on a terminal. `()` at the end of stdin.
+    /// Reads a line of stdin, as a `String` without its end; the question is shown only on a terminal, on stderr. `()`
+    /// at the end of stdin. Error: stdin can't be read.
     ///
     /// ```rhai
     /// let name = prompt("Which agent? ");
@@ -77,7 +78,8 @@ pub mod control_functions {
         confirm_on(&Runtime::of(&ctx)?, question).at(&ctx)
     }
 
-    /// Ends the script because it was called in a way that makes no sense: the sentence, a hint what to do, exit code 2.
+    /// Ends the script because it was called in a way that makes no sense: the sentence, a hint what to do
+    /// (`""`: none), exit code 2. Error: always this one.
     ///
     /// ```rhai
     /// if args.len > 1 { usage_error("there are too many words", "Give one agent."); }
@@ -88,7 +90,8 @@ pub mod control_functions {
         Err(Failure::Usage { message: sentence.to_owned(), hint }.at(&ctx))
     }
 
-    /// All lines of stdin, as an array. At a terminal they are read until Ctrl-D.
+    /// All lines of stdin, as an array of `String`s without their ends. At a terminal they are read until Ctrl-D.
+    /// Error: stdin can't be read.
     ///
     /// ```rhai
     /// end(read_lines());
@@ -109,7 +112,8 @@ pub mod control_functions {
         }
     }
 
-    /// Ends the script with this exit code, from any depth: 0 to 255. Can't be caught.
+    /// Ends the script with this exit code, from any depth: an `Int` from 0 to 255. Can't be caught. Error: it is
+    /// something else.
     ///
     /// ```rhai
     /// exit(if list(#{ status: "failed" }).is_empty() { 0 } else { 1 });
@@ -134,7 +138,7 @@ pub mod control_functions {
         Err(Runtime::of(&ctx)?.exit(0).at(&ctx))
     }
 
-    /// A variable of the environment; `()` if it isn't set.
+    /// A variable of the environment, as a `String`; `()` if it isn't set, empty or no UTF-8.
     ///
     /// ```rhai
     /// print(env("HOME"));
@@ -173,7 +177,7 @@ pub mod control_functions {
         sleep(ctx, Span(seconds.saturating_mul(1000)))
     }
 
-    /// Waits so many seconds and parts of them; Ctrl-C stops it.
+    /// Waits so many seconds and parts of them; none if negative. Ctrl-C stops it.
     ///
     /// ```rhai
     /// sleep(0.001);

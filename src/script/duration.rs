@@ -85,7 +85,7 @@ pub mod duration_methods {
         Span(n)
     }
 
-    /// `n` seconds.
+    /// `n` seconds. Error: more than fit, about 292 million years.
     ///
     /// ```rhai
     /// print(90.seconds);   // 1m 30s
@@ -95,7 +95,7 @@ pub mod duration_methods {
         Span::of(n, SECOND).at(&ctx)
     }
 
-    /// `n` minutes.
+    /// `n` minutes. Error: more than fit.
     ///
     /// ```rhai
     /// print(90.minutes);   // 1h 30m
@@ -105,7 +105,7 @@ pub mod duration_methods {
         Span::of(n, MINUTE).at(&ctx)
     }
 
-    /// `n` hours.
+    /// `n` hours. Error: more than fit.
     ///
     /// ```rhai
     /// let stale = list().filter(|s| s.idle > 2.hours);
@@ -115,7 +115,7 @@ pub mod duration_methods {
         Span::of(n, HOUR).at(&ctx)
     }
 
-    /// `n` days of 24 hours.
+    /// `n` days of 24 hours. Error: more than fit.
     ///
     /// ```rhai
     /// print(2.days + 3.hours);   // 2d 3h

@@ -7,8 +7,10 @@ use std::rc::Rc;
 use rhai::{AST, Array, CallFnOptions, Dynamic, EvalAltResult, Map, Module, Position, Scope};
 
 use super::diagnostic::Reporter;
+use super::expression::Expression;
 use super::failure::Fallible;
 use super::functions::{self, FunctionDoc};
+use super::reference::Reference;
 use super::repl::Repl;
 use super::resolver::{Sources, without_interpreter};
 use super::runtime::Runtime;
@@ -175,6 +177,21 @@ impl Engine {
         found.extend(functions::standard_library(&self.engine));
         found.sort();
         found
+    }
+
+    /// The pages about all of it and about the language's own functions.
+    pub fn reference(&self) -> Reference {
+        Reference::new(&self.functions(), &functions::language(&self.engine))
+    }
+
+    /// Checks a condition or another expression over a session's fields as `--where` does, without a server. Errors: it is no
+    /// expression, names an unknown field, compares what can't be compared.
+    pub fn check_expression(&self, text: &str) -> Result<(), Error> {
+        Expression::compile(&self.engine, text).map(drop).map_err(|failure| Error::Usage {
+            message: failure.to_string(),
+            hint: failure.hint_text().map(str::to_owned),
+            place: None,
+        })
     }
 
     /// `args` as scripts see it. The flags that belong to every script stand there too.

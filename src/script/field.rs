@@ -17,6 +17,21 @@ pub enum Kind {
     Time,
 }
 
+/// Every field that scripts and expressions can name, with what its values are.
+pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    Field::ALL.into_iter().map(|field| {
+        let kind = match field.kind() {
+            Kind::Boolean => "true or false",
+            Kind::Duration => "a duration",
+            Kind::Number => "a number",
+            Kind::Status => "a status",
+            Kind::Text => "text",
+            Kind::Time => "a time",
+        };
+        (field.name(), kind)
+    })
+}
+
 /// A field of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Field {

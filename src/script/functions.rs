@@ -1,9 +1,16 @@
 //! What scripts can call, as documentation: read back from the engine, so that it can't differ from what runs.
 
-use rhai::FnAccess;
+use std::any::TypeId;
+use std::collections::HashSet;
+
+use rhai::{Array, FnAccess, FuncMetadata};
 use serde_json::Value;
 
+use super::agents::Agents;
+use super::ending::Done;
 use super::resolver::STANDARD;
+use super::sessions::Sessions;
+use super::stream::Stream;
 
 /// One function, getter or operator that scripts can call, from the same text that documents it in the source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,13 +28,29 @@ pub struct FunctionDoc {
     pub examples: Vec<String>,
 }
 
-/// All of ours, sorted.
+/// All of ours, sorted. What several kinds of lists have stands here once for each.
 pub fn all(engine: &rhai::Engine) -> Vec<FunctionDoc> {
-    let mut found = Vec::new();
-    let metadata = engine.gen_fn_metadata_to_json(false).unwrap_or_default();
-    if let Ok(metadata) = serde_json::from_str::<Value>(&metadata) {
-        collect(&metadata, "", &mut found);
-    }
+    sorted(engine.collect_fn_metadata(None, |info| documented(info.metadata, &info.namespace), false))
+}
+
+/// The language's own functions, with its own documentation: those that none of ours hides, sorted.
+pub fn language(engine: &rhai::Engine) -> Vec<FunctionDoc> {
+    let key = |metadata: &FuncMetadata| (metadata.name.to_string(), metadata.param_types.to_vec());
+    let ours: HashSet<_> =
+        engine.collect_fn_metadata(None, |info| Some(key(info.metadata)), false).into_iter().collect();
+    let every = engine.collect_fn_metadata(
+        None,
+        |info| {
+            let is_plain = info.namespace.is_empty() && !info.metadata.comments.is_empty();
+            let doc = documented(info.metadata, "").filter(|_| is_plain)?;
+            Some((key(info.metadata), doc))
+        },
+        true,
+    );
+    sorted(every.into_iter().filter(|(key, _)| !ours.contains(key)).map(|(_, doc)| doc).collect())
+}
+
+fn sorted(mut found: Vec<FunctionDoc>) -> Vec<FunctionDoc> {
     found.sort();
     found.dedup();
     found
@@ -77,25 +100,19 @@ pub fn names(engine: &rhai::Engine) -> Vec<String> {
     names
 }
 
-fn collect(metadata: &Value, module: &str, found: &mut Vec<FunctionDoc>) {
-    for function in metadata["functions"].as_array().into_iter().flatten() {
-        let name = function["name"].as_str().unwrap_or_default();
-        if is_operator(name) {
-            continue;
-        }
-        let lines = function["docComments"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let doc = lines.map(without_slashes).collect::<Vec<_>>().join("\n");
-        found.push(FunctionDoc {
-            module: module.to_owned(),
-            name: name.strip_prefix("get$").unwrap_or(name).to_owned(),
-            signature: signature(name, function),
-            examples: examples(&doc),
-            doc,
-        });
+fn documented(function: &FuncMetadata, module: &str) -> Option<FunctionDoc> {
+    let name = function.name.as_str();
+    if is_operator(name) {
+        return None;
     }
-    for (name, inner) in metadata["modules"].as_object().into_iter().flatten() {
-        collect(inner, name, found);
-    }
+    let doc = function.comments.iter().map(|lines| without_slashes(lines)).collect::<Vec<_>>().join("\n");
+    Some(FunctionDoc {
+        module: module.to_owned(),
+        name: name.strip_prefix("get$").unwrap_or(name).to_owned(),
+        signature: signature(function),
+        examples: examples(&doc),
+        doc,
+    })
 }
 
 fn is_operator(name: &str) -> bool {
@@ -111,14 +128,20 @@ pub(super) fn without_slashes(text: &str) -> String {
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn signature(name: &str, function: &Value) -> String {
-    let parameter = |parameter: &Value| {
-        let kind = plain_type(parameter["type"].as_str().unwrap_or("value"));
-        (parameter["name"].as_str().unwrap_or("value").to_owned(), kind)
+fn signature(function: &FuncMetadata) -> String {
+    let name = function.name.as_str();
+    // One text documents the functions of all kinds of lists, which are called `List` there.
+    let list = function.param_types.first().copied().and_then(list_type);
+    let kind = |text: &str| {
+        let kind = plain_type(text);
+        if kind == "List" { list.unwrap_or("List").to_owned() } else { kind }
     };
-    let parameters: Vec<(String, String)> =
-        function["params"].as_array().into_iter().flatten().map(parameter).collect();
-    let answer = match plain_type(function["returnType"].as_str().unwrap_or("()")).as_str() {
+    let parameter = |parameter: &rhai::Identifier| match parameter.split_once(':') {
+        Some((name, text)) => (if name == "_" { "value" } else { name }.to_owned(), kind(text)),
+        None => (parameter.to_string(), "value".to_owned()),
+    };
+    let parameters: Vec<(String, String)> = function.params_info.iter().map(parameter).collect();
+    let answer = match kind(&function.return_type).as_str() {
         "()" | "" => String::new(),
         answer => format!(" -> {answer}"),
     };
@@ -136,22 +159,39 @@ fn signature(name: &str, function: &Value) -> String {
     format!("{name}({}){answer}", listed(&parameters))
 }
 
+/// The list that this type is, as scripts know it.
+fn list_type(id: TypeId) -> Option<&'static str> {
+    let known = [
+        (TypeId::of::<Agents>(), "Agents"),
+        (TypeId::of::<Array>(), "Array"),
+        (TypeId::of::<Done>(), "Done"),
+        (TypeId::of::<Sessions>(), "Sessions"),
+        (TypeId::of::<Stream>(), "Stream"),
+    ];
+    known.into_iter().find(|(known, _)| *known == id).map(|(_, name)| name)
+}
+
 /// A type as scripts know it.
 pub(super) fn plain_type(text: &str) -> String {
     let inner = text
         .trim()
+        .trim_start_matches("core::result::")
+        .trim_start_matches("RhaiResultOf<")
         .trim_start_matches("Result<")
         .trim_start_matches("Fallible<")
         .trim_start_matches("&mut ")
-        .split([',', '>'])
+        .trim_start_matches("std::ops::")
+        .split([',', '<', '>'])
         .next()
         .unwrap_or_default()
         .trim();
     match inner.rsplit("::").next().unwrap_or(inner) {
-        "&str" | "ImmutableString" | "String" | "string" => "String",
-        "Dynamic" | "?" => "value",
+        "&str" | "ImmutableString" | "String" | "str" | "string" => "String",
+        "Dynamic" | "RhaiResult" | "?" => "value",
         "f64" | "FLOAT" => "Float",
         "FnPtr" | "Fn" => "Function",
+        "Instant" => "Timestamp",
+        "char" => "Char",
         "i64" | "INT" => "Int",
         "bool" => "Bool",
         other => other,

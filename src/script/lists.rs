@@ -29,7 +29,7 @@ macro_rules! source_functions {
         pub mod $module {
             use super::$list as List;
 
-            /// Those for which the function answers true.
+            /// Those for which the function answers true. Error: it answers something else than true or false.
             ///
             /// ```rhai
             /// let stale = list().filter(|s| s.idle > 2.hours);
@@ -64,7 +64,7 @@ macro_rules! source_functions {
                 list.keep(&ctx, expression(&ctx, condition)?, true)
             }
 
-            /// Those for which the function answers false.
+            /// Those for which the function answers false. Error: it answers something else than true or false.
             ///
             /// ```rhai
             /// let open = list().reject(|s| s.status == "ended");
@@ -74,7 +74,7 @@ macro_rules! source_functions {
                 list.keep(&ctx, Test::Function(test), false)
             }
 
-            /// Those whose fields are not as in the map.
+            /// Those whose fields are not as in the map. Error: an unknown field.
             ///
             /// ```rhai
             /// let open = list().reject(#{ status: "ended" });
@@ -84,7 +84,8 @@ macro_rules! source_functions {
                 list.keep(&ctx, Test::Fields(fields), false)
             }
 
-            /// Those for which an expression over the fields of a session doesn't hold.
+            /// Those for which an expression over the fields of a session doesn't hold. Errors: an unknown field, a
+            /// comparison that could never hold.
             ///
             /// ```rhai
             /// let open = list().reject("status == \"ended\"");
@@ -98,7 +99,8 @@ macro_rules! source_functions {
                 list.keep(&ctx, expression(&ctx, condition)?, false)
             }
 
-            /// The first for which the function answers true; `()` if there is none.
+            /// The first for which the function answers true; `()` if there is none. Error: it answers something else
+            /// than true or false.
             ///
             /// ```rhai
             /// let s = list().find(|s| s.title.contains("milk"));
@@ -108,7 +110,8 @@ macro_rules! source_functions {
                 Ok(Source::find(list, &ctx, &Test::Function(test), true)?.unwrap_or_default())
             }
 
-            /// The first for which an expression over the fields of a session holds; `()` if there is none.
+            /// The first for which an expression over the fields of a session holds; `()` if there is none. Errors: an
+            /// unknown field, a comparison that could never hold.
             ///
             /// ```rhai
             /// let s = list().find("title.contains(\"milk\")");
@@ -122,7 +125,7 @@ macro_rules! source_functions {
                 Ok(Source::find(list, &ctx, &expression(&ctx, condition)?, true)?.unwrap_or_default())
             }
 
-            /// Whether the function answers true for any.
+            /// Whether the function answers true for any. Error: it answers something else than true or false.
             ///
             /// ```rhai
             /// print(list().any(|s| s.status == "failed"));
@@ -132,7 +135,8 @@ macro_rules! source_functions {
                 Ok(Source::find(list, &ctx, &Test::Function(test), true)?.is_some())
             }
 
-            /// Whether an expression over the fields of a session holds for any.
+            /// Whether an expression over the fields of a session holds for any. Errors: an unknown field, a comparison
+            /// that could never hold.
             ///
             /// ```rhai
             /// print(list().any("status == \"failed\""));
@@ -142,7 +146,8 @@ macro_rules! source_functions {
                 Ok(Source::find(list, &ctx, &expression(&ctx, condition)?, true)?.is_some())
             }
 
-            /// Whether the function answers true for all.
+            /// Whether the function answers true for all, or there is none. Error: it answers something else than true
+            /// or false.
             ///
             /// ```rhai
             /// print(list().all(|s| s.message_count > 0));
@@ -152,7 +157,8 @@ macro_rules! source_functions {
                 Ok(Source::find(list, &ctx, &Test::Function(test), false)?.is_none())
             }
 
-            /// Whether an expression over the fields of a session holds for all.
+            /// Whether an expression over the fields of a session holds for all, or there is none. Errors: an unknown
+            /// field, a comparison that could never hold.
             ///
             /// ```rhai
             /// print(list().all("message_count > 0"));
@@ -172,7 +178,7 @@ macro_rules! source_functions {
                 length(&ctx, list).map(|n| i64::try_from(n).unwrap_or(i64::MAX))
             }
 
-            /// For how many the function answers true.
+            /// For how many the function answers true. Error: it answers something else than true or false.
             ///
             /// ```rhai
             /// print(list().count(|s| s.idle > 2.hours));
@@ -183,7 +189,8 @@ macro_rules! source_functions {
                     .map(|n| i64::try_from(n).unwrap_or(i64::MAX))
             }
 
-            /// For how many an expression over the fields of a session holds.
+            /// For how many an expression over the fields of a session holds. Errors: an unknown field, a comparison
+            /// that could never hold.
             ///
             /// ```rhai
             /// print(list().count("idle > 2.hours"));
@@ -198,7 +205,7 @@ macro_rules! source_functions {
                     .map(|n| i64::try_from(n).unwrap_or(i64::MAX))
             }
 
-            /// Calls the function with each.
+            /// Calls the function with each. Error: that of the function, which ends it.
             ///
             /// ```rhai
             /// list().each(|s| print(s.title));
@@ -210,7 +217,8 @@ macro_rules! source_functions {
                 })
             }
 
-            /// How many of each value of a field, or of an expression over the fields of a session, there are, as a map.
+            /// How many of each value of a field, or of an expression over the fields of a session, there are, as a map
+            /// of `Int`s by the value as text. Errors: an unknown field, an expression that makes no sense.
             ///
             /// ```rhai
             /// print(list().count_by("status"));
@@ -220,7 +228,8 @@ macro_rules! source_functions {
                 counts(&ctx, list, &Key::read(&ctx, key)?)
             }
 
-            /// How many of each answer of the function there are, as a map.
+            /// How many of each answer of the function there are, as a map of `Int`s by the answer as text. Error: that
+            /// of the function.
             ///
             /// ```rhai
             /// print(list().count_by(|s| s.message_count > 3));
@@ -230,7 +239,8 @@ macro_rules! source_functions {
                 counts(&ctx, list, &Key::Function(key))
             }
 
-            /// The sum of a field, or of an expression over the fields of a session: numbers or durations. 0 of none; `()` is passed over.
+            /// The sum of a field, or of an expression over the fields of a session: numbers or durations. 0 of none;
+            /// `()` is passed over. Errors: an unknown field, values that can't be added up.
             ///
             /// ```rhai
             /// print(list().sum("message_count"));
@@ -240,7 +250,8 @@ macro_rules! source_functions {
                 sum(&ctx, list, &Key::read(&ctx, key)?)
             }
 
-            /// The sum of the function's answers: numbers or durations. 0 of none; `()` is passed over.
+            /// The sum of the function's answers: numbers or durations. 0 of none; `()` is passed over. Error: values
+            /// that can't be added up.
             ///
             /// ```rhai
             /// print(list().sum(|s| s.message_count));
@@ -250,7 +261,8 @@ macro_rules! source_functions {
                 sum(&ctx, list, &Key::Function(key))
             }
 
-            /// The smallest value of a field, or of an expression over the fields of a session; `()` of none.
+            /// The smallest value of a field, or of an expression over the fields of a session; `()` of none. Errors:
+            /// an unknown field, values that can't be compared.
             ///
             /// ```rhai
             /// print(list().min("created_at"));
@@ -260,7 +272,7 @@ macro_rules! source_functions {
                 extreme(&ctx, list, &Key::read(&ctx, key)?, Ordering::Less)
             }
 
-            /// The smallest answer of the function; `()` of none.
+            /// The smallest answer of the function; `()` of none. Error: values that can't be compared.
             ///
             /// ```rhai
             /// print(list().min(|s| s.idle));
@@ -270,7 +282,8 @@ macro_rules! source_functions {
                 extreme(&ctx, list, &Key::Function(key), Ordering::Less)
             }
 
-            /// The largest value of a field, or of an expression over the fields of a session; `()` of none.
+            /// The largest value of a field, or of an expression over the fields of a session; `()` of none. Errors: an
+            /// unknown field, values that can't be compared.
             ///
             /// ```rhai
             /// print(list().max("message_count"));
@@ -280,7 +293,7 @@ macro_rules! source_functions {
                 extreme(&ctx, list, &Key::read(&ctx, key)?, Ordering::Greater)
             }
 
-            /// The largest answer of the function; `()` of none.
+            /// The largest answer of the function; `()` of none. Error: values that can't be compared.
             ///
             /// ```rhai
             /// print(list().max(|s| s.idle));
@@ -290,7 +303,8 @@ macro_rules! source_functions {
                 extreme(&ctx, list, &Key::Function(key), Ordering::Greater)
             }
 
-            /// The average of a field, or of an expression over the fields of a session: numbers or durations; `()` of none.
+            /// The average of a field, or of an expression over the fields of a session: of numbers a `Float`, of
+            /// durations a duration; `()` of none. Errors: an unknown field, values that can't be added up.
             ///
             /// ```rhai
             /// print(list().avg("message_count"));
@@ -300,7 +314,8 @@ macro_rules! source_functions {
                 average(&ctx, list, &Key::read(&ctx, key)?)
             }
 
-            /// The average of the function's answers: numbers or durations; `()` of none.
+            /// The average of the function's answers: of numbers a `Float`, of durations a duration; `()` of none.
+            /// Error: values that can't be added up.
             ///
             /// ```rhai
             /// print(list().avg(|s| s.idle));
@@ -361,7 +376,7 @@ macro_rules! sequence_functions {
         pub mod $module {
             use super::$list as List;
 
-            /// What the function answers for each, as an array.
+            /// What the function answers for each, as an array. Error: that of the function.
             ///
             /// ```rhai
             /// print(list().map(|s| s.short_id));
@@ -371,7 +386,8 @@ macro_rules! sequence_functions {
                 Key::Function(function).all(&ctx, list)
             }
 
-            /// A field of each, or an expression over the fields of each session, as an array.
+            /// A field of each, or an expression over the fields of each session, as an array. Errors: an unknown
+            /// field, an expression that makes no sense.
             ///
             /// ```rhai
             /// print(list().map("title"));
@@ -382,7 +398,8 @@ macro_rules! sequence_functions {
                 Key::read(&ctx, key)?.all(&ctx, list)
             }
 
-            /// A new list, the smallest answer of the function first; equal ones keep their order.
+            /// A new list, the smallest answer of the function first; equal ones keep their order. Error: values that
+            /// can't be compared.
             ///
             /// ```rhai
             /// let longest = list().sort_by(|s| -s.message_count);
@@ -392,9 +409,10 @@ macro_rules! sequence_functions {
                 sort(&ctx, list, &SortBy::function(key))
             }
 
-            /// A new list, the smallest value of the field first, or of the expression over the fields of a session; equal ones keep
-            /// their order. `-` before a field's name puts the largest first; of several with commas between the next one
-            /// decides where the first is equal. What has no value comes last.
+            /// A new list, the smallest value of the field first, or of the expression over the fields of a session;
+            /// equal ones keep their order. `-` before a field's name puts the largest first; of several with commas
+            /// between the next one decides where the first is equal. What has no value comes last. Errors: an unknown
+            /// field, values that can't be compared.
             ///
             /// ```rhai
             /// table(list().sort_by("idle"));
@@ -405,7 +423,8 @@ macro_rules! sequence_functions {
                 sort(&ctx, list, &SortBy::read(&ctx, key)?)
             }
 
-            /// A list for each value of the field, or of the expression over the fields of a session, as a map.
+            /// A list for each value of the field, or of the expression over the fields of a session, as a map by the
+            /// value as text. Errors: an unknown field, an expression that makes no sense.
             ///
             /// ```rhai
             /// for agent in list().group_by("agent").keys() { print(agent); }
@@ -415,7 +434,7 @@ macro_rules! sequence_functions {
                 group(&ctx, list, &Key::read(&ctx, key)?)
             }
 
-            /// A list for each answer of the function, as a map.
+            /// A list for each answer of the function, as a map by the answer as text. Error: that of the function.
             ///
             /// ```rhai
             /// let by_day = list().group_by(|s| s.age.days);
@@ -425,7 +444,8 @@ macro_rules! sequence_functions {
                 group(&ctx, list, &Key::Function(key))
             }
 
-            /// The first of each value of a field, or of an expression over the fields of a session.
+            /// The first of each value of a field, or of an expression over the fields of a session. Errors: an unknown
+            /// field, an expression that makes no sense.
             ///
             /// ```rhai
             /// table(list().unique("agent"));
@@ -435,7 +455,7 @@ macro_rules! sequence_functions {
                 unique_of(&ctx, list, &Key::read(&ctx, key)?)
             }
 
-            /// The first of each answer of the function.
+            /// The first of each answer of the function. Error: that of the function.
             ///
             /// ```rhai
             /// table(list().unique(|s| s.agent));
@@ -484,7 +504,8 @@ fn unique_of<L: Listed>(ctx: &NativeCallContext, list: &L, key: &Key) -> Fallibl
 #[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod array_functions {
-    /// The sum of an array's numbers or durations. 0 of none; `()` is passed over.
+    /// The sum of an array's numbers or durations. 0 of none; `()` is passed over. Error: values that can't be added
+    /// up.
     ///
     /// ```rhai
     /// print([1, 2, 3].sum());   // 6
@@ -494,7 +515,8 @@ pub mod array_functions {
         super::sum(&ctx, array, &Key::Itself)
     }
 
-    /// The average of an array's numbers or durations; `()` of none.
+    /// The average of an array's numbers, a `Float`, or of its durations, a duration; `()` of none. Error: values that
+    /// can't be added up.
     ///
     /// ```rhai
     /// print([1, 2].avg());   // 1.5
@@ -504,7 +526,7 @@ pub mod array_functions {
         average(&ctx, array, &Key::Itself)
     }
 
-    /// The smallest of an array's values; `()` of none.
+    /// The smallest of an array's values; `()` of none. Error: values that can't be compared.
     ///
     /// ```rhai
     /// print([3, 1, 2].min());   // 1
@@ -514,7 +536,7 @@ pub mod array_functions {
         extreme(&ctx, array, &Key::Itself, Ordering::Less)
     }
 
-    /// The largest of an array's values; `()` of none.
+    /// The largest of an array's values; `()` of none. Error: values that can't be compared.
     ///
     /// ```rhai
     /// print([3, 1, 2].max());   // 3

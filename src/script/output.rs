@@ -404,7 +404,7 @@ pub mod output_functions {
     }
 
     /// Prints rows as a table: sessions and agents with the columns of their lists, maps with a column a key, arrays as
-    /// they are, the first as the header. With `--json` prints them as JSON instead.
+    /// they are, the first as the header. With `--json` prints them as JSON instead. Error: they are no rows.
     ///
     /// ```rhai
     /// table(list(#{ status: "idle" }));

@@ -348,7 +348,8 @@ pub mod session_methods {
         Runtime::of(&ctx)?.call(|client| async move { client.session(&id).await }).map(Session::from).at(&ctx)
     }
 
-    /// The transcript: an array of messages, each with `.role` (`user` or `agent`), `.content`, `.at`, `.run_id`, `.partial`.
+    /// The transcript: an array of messages, each with `.role` (`user` or `agent`), `.content`, `.at`, `.run_id`,
+    /// `.partial`. Error: `not_found`.
     ///
     /// ```rhai
     /// for m in list()[0].messages() { print(`${m.role}: ${m.content}`); }
@@ -361,7 +362,8 @@ pub mod session_methods {
         Ok(messages.into_iter().map(|message| Dynamic::from(Message(Rc::new(message)))).collect())
     }
 
-    /// Cancels the run that is going on. Gives the session as it is then; without a run nothing happens.
+    /// Cancels the run that is going on. Gives the session as it is then; without a run nothing happens. Errors:
+    /// `not_found`, `ended`.
     ///
     /// ```rhai
     /// for s in list(#{ status: "active" }) { s.cancel(); }
@@ -408,9 +410,10 @@ pub mod session_methods {
         converse::send(&Runtime::of(&ctx)?, session, text).at(&ctx)
     }
 
-    /// The dialogue of `superserve run` and `superserve sessions resume`, until the user leaves it.
-    /// Options: `prompt` (the first message), `single` (leave after one turn), `json` (one event a line),
-    /// `resumed` (say first which session this is). A prompt that was given with no terminal to go on at is the only turn.
+    /// The dialogue of `superserve run` and `superserve sessions resume`, until the user leaves it. Options: `prompt`
+    /// (the first message), `single` (leave after one turn), `json` (one event a line), `resumed` (say first which
+    /// session this is). A prompt that was given with no terminal to go on at is the only turn. Errors: an unknown
+    /// option; `busy`, `ended`, `expired`; of a failed run its own word (`timeout`, `agent_exited`, …).
     ///
     /// ```rhai
     /// sessions::create("notes").converse(#{ prompt: "remember to buy milk", single: true });
@@ -422,7 +425,7 @@ pub mod session_methods {
         converse::converse(&runtime, With::Session(session), dialogue).at(&ctx)
     }
 
-    /// The dialogue, from the user's first line on.
+    /// The dialogue, from the user's first line on. Errors: those of the dialogue with options.
     ///
     /// ```rhai
     /// sessions::create("notes").converse();

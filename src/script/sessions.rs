@@ -441,7 +441,8 @@ pub mod session_calls {
         resume_session(&Runtime::of(&ctx)?, id.to_owned()).at(&ctx)
     }
 
-    /// Makes a session ready for its next message, and gives it back as it is then.
+    /// Makes a session ready for its next message, and gives it back as it is then. Errors: `ended`, `expired`, `busy`,
+    /// `not_found`.
     ///
     /// ```rhai
     /// sessions::last("notes").resume().send("what do you know?");
@@ -462,7 +463,7 @@ pub mod session_calls {
         ending::one(&Runtime::of(&ctx)?, Target::Text(id.to_owned())).at(&ctx)
     }
 
-    /// Ends this session and wipes its workspace; gives the session as it is then.
+    /// Ends this session and wipes its workspace; gives the session as it is then. Error: `not_found`.
     ///
     /// ```rhai
     /// print(get("5a3f").end().status);   // ended
@@ -488,7 +489,7 @@ pub mod session_calls {
     }
 
     /// Ends all sessions of an array: IDs, beginnings of IDs, sessions. One that isn't found is a row of the answer, and so
-    /// is a session that has begun to work on a message since it was listed.
+    /// is a session that has begun to work on a message since it was listed. Error: the array holds something else.
     ///
     /// ```rhai
     /// let done = end(["5a3f", list()[0]]);
@@ -565,7 +566,7 @@ pub mod session_module {
         create_session(&Runtime::of(&ctx)?, Whose::Text(agent.to_owned()), None).at(&ctx)
     }
 
-    /// A new session of this agent.
+    /// A new session of this agent. Error: `not_found` if the agent is gone.
     ///
     /// ```rhai
     /// let s = sessions::create(agents::get("notes"));
@@ -575,7 +576,8 @@ pub mod session_module {
         create_session(&Runtime::of(&ctx)?, Whose::Agent(agent), None).at(&ctx)
     }
 
-    /// A new session with a title: the option `title`.
+    /// A new session of an agent (its name, its ID or itself) with a title: the option `title`, a text. Errors: there
+    /// is no such agent; an unknown option.
     ///
     /// ```rhai
     /// let s = sessions::create("notes", #{ title: "shopping" });
@@ -644,7 +646,7 @@ pub mod sessions_methods {
         output::print_table(&ctx, &Dynamic::from(sessions.clone()), None)
     }
 
-    /// Prints these fields of them as a table.
+    /// Prints these fields of them as a table; `last_active` too, as in `2 minutes ago`. Error: an unknown field.
     ///
     /// ```rhai
     /// list().table(["short_id", "title", "idle"]);
@@ -665,7 +667,8 @@ pub mod sessions_methods {
         Ok(output::pretty(&list.iter().map(Session::to_json).collect::<serde_json::Value>()))
     }
 
-    /// They as CSV (RFC 4180), with a header: these fields of each.
+    /// They as CSV (RFC 4180), with a header: these fields of each; times as RFC 3339, durations as text. Error: an
+    /// unknown field.
     ///
     /// ```rhai
     /// print(list().to_csv(["id", "agent", "idle"]));

@@ -248,7 +248,8 @@ impl IntoIterator for Stream {
 #[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod stream_functions {
-    /// What the function answers for each, as a stream.
+    /// What the function answers for each, as a stream: it is called when the stream is walked. Error: that of the
+    /// function, there.
     ///
     /// ```rhai
     /// sessions::each().map(|s| s.title).each(|title| print(title));
@@ -258,7 +259,8 @@ pub mod stream_functions {
         stream.with(Stage::Map(Rc::new(Key::Function(function))))
     }
 
-    /// A field of each, or an expression over the fields, as a stream.
+    /// A field of each, or an expression over the fields, as a stream. Errors: an unknown field, an expression that
+    /// makes no sense.
     ///
     /// ```rhai
     /// sessions::each().map("title").each(|title| print(title));
@@ -268,7 +270,7 @@ pub mod stream_functions {
         Ok(stream.with(Stage::Map(Rc::new(Key::read(&ctx, key)?))))
     }
 
-    /// All of them in a list, the smallest answer of the function first.
+    /// All of them in a list, the smallest answer of the function first. Error: values that can't be compared.
     ///
     /// ```rhai
     /// table(sessions::each().filter(|s| s.status == "failed").sort_by(|s| s.created_at));
@@ -278,7 +280,8 @@ pub mod stream_functions {
         super::sort(&ctx, stream, &SortBy::function(key))
     }
 
-    /// All of them in a list, the smallest value of the field or the expression first.
+    /// All of them in a list, the smallest value of the field or the expression first. Errors: an unknown field, values
+    /// that can't be compared.
     ///
     /// ```rhai
     /// table(sessions::each().filter("status == \"failed\"").sort_by("-message_count"));
@@ -288,7 +291,7 @@ pub mod stream_functions {
         super::sort(&ctx, stream, &SortBy::read(&ctx, key)?)
     }
 
-    /// A list for each answer of the function, as a map.
+    /// A list for each answer of the function, as a map by the answer as text. Error: that of the function.
     ///
     /// ```rhai
     /// let by_day = sessions::each().group_by(|s| s.age.days);
@@ -298,7 +301,8 @@ pub mod stream_functions {
         super::group(&ctx, stream, &Key::Function(key))
     }
 
-    /// A list for each value of the field or the expression, as a map.
+    /// A list for each value of the field or the expression, as a map by the value as text. Errors: an unknown field,
+    /// an expression that makes no sense.
     ///
     /// ```rhai
     /// let by_agent = sessions::each().group_by("agent");
@@ -308,7 +312,7 @@ pub mod stream_functions {
         super::group(&ctx, stream, &Key::read(&ctx, key)?)
     }
 
-    /// The first of each answer of the function, in a list.
+    /// The first of each answer of the function, in a list. Error: that of the function.
     ///
     /// ```rhai
     /// table(sessions::each().unique(|s| s.agent));
@@ -318,7 +322,8 @@ pub mod stream_functions {
         super::unique_of(&ctx, stream, &Key::Function(key))
     }
 
-    /// The first of each value of the field or the expression, in a list.
+    /// The first of each value of the field or the expression, in a list. Errors: an unknown field, an expression that
+    /// makes no sense.
     ///
     /// ```rhai
     /// table(sessions::each().unique("agent"));

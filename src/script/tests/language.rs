@@ -232,6 +232,7 @@ fn every_function_is_documented_and_its_examples_run() {
         .expect("a file");
     let functions = Engine::new(host(None, Options::default()).0).functions();
     assert!(functions.len() > 150, "only {} functions", functions.len());
+    let mut seen = std::collections::HashSet::new();
     for function in &functions {
         assert!(!function.doc.trim().is_empty(), "{} is not documented", function.signature);
         assert!(!function.examples.is_empty(), "{} has no example", function.signature);
@@ -239,7 +240,8 @@ fn every_function_is_documented_and_its_examples_run() {
         if function.module == "fixture" {
             continue;
         }
-        for example in &function.examples {
+        // Lists of several kinds share theirs.
+        for example in function.examples.iter().filter(|example| seen.insert(example.as_str())) {
             let server = FakeServer::start();
             let (host, terminal) = host(Some(&server), Options::default());
             terminal.in_is_terminal.set(true);
@@ -385,6 +387,16 @@ fn no_text_breaks_the_engine() {
     TestRunner::new(config)
         .run(&text, |text| {
             let _ = super::super::expression::Expression::compile(&inner, &text);
+            let _ = engine.completeness(&text);
+            Ok(())
+        })
+        .expect("no panic");
+    // Text of any sort, as the public ways in take it.
+    TestRunner::new(Config { cases: 500, failure_persistence: None, ..Config::default() })
+        .run(&any::<String>(), |text| {
+            if let Err(error) = engine.check_expression(&text) {
+                prop_assert!(!error.to_string().is_empty());
+            }
             let _ = engine.completeness(&text);
             Ok(())
         })
