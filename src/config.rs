@@ -172,6 +172,11 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// The environment variable of a setting: `SUPERSERVE_TURN_TIMEOUT` of `turn.timeout`.
+pub fn variable(key: &str) -> String {
+    format!("SUPERSERVE_{}", key.replace('.', "_").to_uppercase())
+}
+
 /// What stands where, before it is decided what it means.
 struct Settings {
     home: PathBuf,
@@ -199,7 +204,7 @@ impl Settings {
 
     /// The text of a setting and where it stands.
     fn find(&self, key: &str) -> Option<(String, String)> {
-        let variable = format!("SUPERSERVE_{}", key.replace('.', "_").to_uppercase());
+        let variable = variable(key);
         environment(&variable).map(|value| (value, variable)).or_else(|| {
             self.values.get(key).map(|value| (value.clone(), format!("{}: {key}", self.file.display())))
         })

@@ -12,7 +12,7 @@ use crate::skipped::is_root;
 use crate::test::{Test, has_namespaces};
 
 /// Command (empty: every command), flag, and the test that shows what it does.
-const FLAGS: [(&str, &str, &str); 61] = [
+const FLAGS: [(&str, &str, &str); 62] = [
     ("", "--color", "colours_only_where_they_are_wanted"),
     ("", "--dry-run", "changes_nothing_whatever_the_command"),
     ("", "--help", "each_says_what_it_is_for_and_how"),
@@ -22,6 +22,7 @@ const FLAGS: [(&str, &str, &str); 61] = [
     ("", "--yes", "questions_never_hang"),
     ("deploy", "--dir", "a_folder_with_its_yaml"),
     ("deploy", "--name", "a_script_under_a_name"),
+    ("help functions", "--markdown", "the_page_of_functions_is_what_the_program_prints"),
     ("ops count-messages", "--agent", "count_messages"),
     ("ops end-idle", "--agent", "end_idle"),
     ("ops end-idle", "--over", "end_idle"),

@@ -215,6 +215,29 @@ fn the_table_of_settings_is_the_programs() {
 }
 
 #[test]
+fn the_table_of_exit_codes_is_the_man_pages() {
+    let page = readme();
+    if page.is_empty() {
+        skip!("there is no README.md");
+    }
+    let man = Test::new().args(["help", "man"]).any_stdout().run().stdout;
+    let (_, man) = man.split_once(".SH \"EXIT STATUS\"").expect("a section");
+    let mut count = 0;
+    for row in
+        page.lines().skip_while(|line| *line != "### Exit codes").take_while(|line| *line != "## Agents")
+    {
+        let cells: Vec<&str> = row.trim_matches(['|', ' ']).split(" | ").map(str::trim).collect();
+        if let [code, means] = cells.as_slice()
+            && code.parse::<u8>().is_ok()
+        {
+            assert!(man.contains(&format!("\\fB{code}\\fR\n{means}\n")), "{code} {means}: {man}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 10);
+}
+
+#[test]
 fn every_command_is_in_the_table() {
     let page = readme();
     if page.is_empty() {
@@ -222,7 +245,7 @@ fn every_command_is_in_the_table() {
     }
     let test = Test::new();
     let mut names: BTreeSet<String> =
-        ["serve", "server", "script", "eval", "scripts", "repl", "completions", "test"]
+        ["serve", "server", "script", "eval", "scripts", "repl", "completions", "help", "test"]
             .map(str::to_owned)
             .into();
     for row in test.json(["scripts", "list", "--json"]).as_array().unwrap() {

@@ -27,6 +27,15 @@ pub struct Globals {
 pub enum Invocation {
     Completions(clap_complete::Shell),
     Eval(String),
+    /// `help sessions list`, which is `sessions list --help`.
+    Help(Vec<String>),
+    HelpFunctions {
+        name: Option<String>,
+        markdown: bool,
+    },
+    HelpMan {
+        folder: Option<PathBuf>,
+    },
     Repl,
     /// A command that is a script, by its name.
     Script {
@@ -136,6 +145,7 @@ fn fixed() -> [Command; 8] {
             .about("Evaluate an expression and print its value")
             .arg(Arg::new("expression").value_name("EXPR").required(true).allow_hyphen_values(true))
             .after_help("Examples:\n  superserve eval 'list().filter(|s| s.idle > 2.hours)'"),
+        help(),
         Command::new("repl").about("Read expressions line by line and print their values"),
         Command::new("script")
             .about("Run a script; its header says which arguments it takes")
@@ -206,6 +216,52 @@ fn fixed() -> [Command; 8] {
     ]
 }
 
+fn help() -> Command {
+    Command::new("help")
+        .about("Tell how a command is used, or what scripts can call")
+        .args_conflicts_with_subcommands(true)
+        .arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .num_args(0..)
+                .help("The command's words; none: all commands in short"),
+        )
+        .subcommand(
+            Command::new("functions")
+                .about("Tell what scripts can call")
+                .arg(
+                    Arg::new("name")
+                        .value_name("FUNCTION")
+                        .help("A function, a field, a type or a module: all that is known of it"),
+                )
+                .arg(
+                    Arg::new("markdown")
+                        .long("markdown")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with("name")
+                        .help("Everything as a page in Markdown"),
+                )
+                .after_help(
+                    "Examples:\n  superserve help functions\n  superserve help functions filter\n  \
+                     superserve help functions Session.idle",
+                ),
+        )
+        .subcommand(
+            Command::new("man")
+                .about("Write the man pages of all commands, or print the main one")
+                .arg(
+                    Arg::new("folder")
+                        .value_name("DIR")
+                        .value_parser(value_parser!(PathBuf))
+                        .help("The folder to write them to; without one the main page is printed"),
+                )
+                .after_help(
+                    "Examples:\n  superserve help man ~/.local/share/man/man1\n  superserve help man | man -l -",
+                ),
+        )
+        .after_help("Examples:\n  superserve help sessions list")
+}
+
 fn globals() -> [Arg; 5] {
     let flag = |name: &'static str, help: &'static str| {
         Arg::new(name)
@@ -258,7 +314,7 @@ fn with_header(command: Command, header: &Header) -> Command {
                 // `--sort -message_count` is an expression too.
                 .allow_hyphen_values(value == "EXPR"),
             Kind::Positional { required, many } => {
-                let arg = arg.value_name(argument.name.to_uppercase()).required(*required);
+                let arg = arg.value_name(argument.value_name()).required(*required);
                 if *many { arg.num_args(if *required { 1.. } else { 0.. }) } else { arg }
             }
         };
@@ -286,6 +342,14 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
             Invocation::Completions(leaf.get_one("shell").copied().unwrap_or(clap_complete::Shell::Bash))
         }
         ["eval"] => Invocation::Eval(text("expression")),
+        ["help"] => {
+            Invocation::Help(leaf.get_many::<String>("command").unwrap_or_default().cloned().collect())
+        }
+        ["help", "functions"] => Invocation::HelpFunctions {
+            name: leaf.get_one::<String>("name").cloned(),
+            markdown: leaf.get_flag("markdown"),
+        },
+        ["help", "man"] => Invocation::HelpMan { folder: leaf.get_one::<PathBuf>("folder").cloned() },
         ["repl"] => Invocation::Repl,
         ["script"] => {
             let mut words = leaf.get_many::<OsString>("words").unwrap_or_default().cloned();
@@ -323,16 +387,9 @@ pub fn parse_file(
     rest: Vec<OsString>,
     before: Globals,
 ) -> Result<(Globals, Args), clap::Error> {
-    let usage = format!("superserve script {file}");
-    let mut command = with_header(Command::new(usage.clone()).bin_name(usage.clone()), header);
     let (rest, words) = if header.is_present { (rest, Vec::new()) } else { without_header(rest) };
-    if !header.is_present {
-        command = command
-            .about("A script without a header: it takes any words")
-            .override_usage(format!("{usage} [OPTIONS] [ARGS]..."));
-    }
     let typed = std::iter::once(OsString::from(file)).chain(rest);
-    let matches = command.args(globals()).try_get_matches_from(typed)?;
+    let matches = of_file(file, header).try_get_matches_from(typed)?;
     let own = read_globals(&matches);
     let colour = if own.colour == Colour::Auto { before.colour } else { own.colour };
     let options = Options {
@@ -344,6 +401,18 @@ pub fn parse_file(
     let args = if header.is_present { named(header, &matches) } else { Args::List(words) };
     let fields = if own.fields.is_empty() { before.fields } else { own.fields };
     Ok((Globals { options, fields, colour }, args))
+}
+
+/// `script FILE` as a command with the file's own header.
+pub fn of_file(file: &str, header: &Header) -> Command {
+    let usage = format!("superserve script {file}");
+    let command = with_header(Command::new(usage.clone()).bin_name(usage.clone()), header).args(globals());
+    if header.is_present {
+        return command;
+    }
+    command
+        .about("A script without a header: it takes any words")
+        .override_usage(format!("{usage} [OPTIONS] [ARGS]..."))
 }
 
 /// The flags of every script, and the other words: any, since no header names them. After `--` all are words.
@@ -513,6 +582,30 @@ mod tests {
         assert_eq!((run.as_str(), &args["agent"]), ("run", &Value::Text(Some("my-agent".into()))));
         let words = ["superserve", "run"].map(OsString::from).to_vec();
         assert_eq!(parse(&catalog, words).expect_err("no agent").exit_code(), 2);
+    }
+
+    #[test]
+    fn every_header_that_is_read_is_a_command() {
+        use proptest::prelude::*;
+        let name = "[a-d][-a-d0-9]{0,3}|help|version|command|json";
+        let line = (
+            prop::sample::select(vec!["arg", "option", "flag", "option -x", "flag -z", "example", "flag -Z"]),
+            name,
+            "|\\.\\.\\.|\\?|\\.\\.\\.\\?",
+            "| <[A-Z|a-z .:%{}]{1,5}>",
+            ".{0,9}",
+        );
+        let line = line
+            .prop_map(|(tag, name, many, value, about)| format!("//! @{tag} {name}{many}{value} {about}\n"));
+        let text =
+            prop::collection::vec(line, 0..5).prop_map(|lines| format!("//! Mine.\n{}", lines.concat()));
+        proptest!(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() }, |(text in text)| {
+            if let Ok(header) = Header::parse(&text) {
+                of_file("x.rhai", &header).debug_assert();
+                let help = of_file("x.rhai", &header).try_get_matches_from(["x", "--help"]);
+                prop_assert!(!help.expect_err("help").use_stderr());
+            }
+        });
     }
 
     #[test]

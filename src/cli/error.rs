@@ -21,6 +21,20 @@ pub const AGENT_FAILED: i32 = 7;
 pub const TIMED_OUT: i32 = 124;
 pub const INTERRUPTED: i32 = 130;
 
+/// Every exit code and what it means; the README's table is checked against it.
+pub const EXIT_CODES: [(i32, &str); 10] = [
+    (0, "done"),
+    (FAILED, "failed, or one of many did"),
+    (USAGE, "wrong usage, or a confirmation was needed and nobody could give it"),
+    (NOT_FOUND, "not found, or ambiguous"),
+    (4, "not authenticated"),
+    (CONFLICT, "in the wrong state: busy, ended, expired"),
+    (UNREACHABLE, "the server is out of reach"),
+    (AGENT_FAILED, "the agent failed"),
+    (TIMED_OUT, "timed out"),
+    (INTERRUPTED, "interrupted"),
+];
+
 /// An error, ready to be told.
 #[derive(Clone, Debug, Default)]
 pub struct Report {

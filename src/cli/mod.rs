@@ -1,8 +1,11 @@
 //! The command line: typed arguments, decided settings, dispatch; the only owner of the terminal.
 
 mod command;
+mod complete;
 mod connection;
 mod error;
+mod help;
+mod manual;
 mod repl;
 mod scripts;
 mod server;
@@ -34,20 +37,41 @@ pub fn run(args: Vec<OsString>) -> i32 {
     let config = Config::load();
     // Even a broken configuration must leave `--help` and `--version`.
     let catalog = Catalog::load(config.as_ref().map_or(Path::new("/nonexistent"), |config| &config.scripts));
+    if args.get(1).is_some_and(|word| word == complete::WORD) {
+        // A shell's completions have nobody to tell an error to.
+        let answer = complete::answer(config.ok(), &catalog, args.get(2..).unwrap_or_default());
+        return Ui::new(Colour::Never).out(&answer).map_or(1, |()| 0);
+    }
+    run_with(args, config, &catalog)
+}
+
+fn run_with(args: Vec<OsString>, config: Result<Config, config::Error>, catalog: &Catalog) -> i32 {
     let json = args
         .iter()
         .any(|word| word == "--json" || word.to_str().is_some_and(|word| word.starts_with("--json=")));
-    let (globals, invocation) = match command::parse(&catalog, args) {
+    let program = args.first().cloned().unwrap_or_default();
+    let (globals, invocation) = match command::parse(catalog, args) {
         Ok(parsed) => parsed,
         Err(error) => return told(&error, json),
     };
+    if let Invocation::Help(words) = invocation {
+        return match words.iter().find(|word| word.starts_with('-')) {
+            Some(word) => Report::usage(format!("there is no command '{word}'"), "See superserve --help.")
+                .tell(&Ui::new(globals.colour), json),
+            None => {
+                let words = words.into_iter().map(OsString::from);
+                let args = std::iter::once(program).chain(words).chain(["--help".into()]);
+                run_with(args.collect(), config, catalog)
+            }
+        };
+    }
     let ui = Ui::new(globals.colour);
     let json = globals.options.json;
     let config = match config {
         Ok(config) => config,
         Err(error) => return Report::from(&error).tell(&ui, json),
     };
-    dispatch(config, &catalog, globals, invocation, &ui).unwrap_or_else(|report| report.tell(&ui, json))
+    dispatch(config, catalog, globals, invocation, &ui).unwrap_or_else(|report| report.tell(&ui, json))
 }
 
 fn dispatch(
@@ -61,14 +85,28 @@ fn dispatch(
     let dry_run = globals.options.dry_run;
     let out = |text: &str| ui.out(text).map(|()| 0).map_err(|error| Report::io(&error));
     match invocation {
-        Invocation::Completions(shell) => {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut command::tree(catalog), "superserve", &mut text);
-            out(&String::from_utf8_lossy(&text))
-        }
+        Invocation::Completions(shell) => match complete::Shell::named(&shell.to_string()) {
+            Some(shell) => out(shell.script()),
+            None => {
+                let mut text = Vec::new();
+                clap_complete::generate(shell, &mut command::tree(catalog), "superserve", &mut text);
+                out(&String::from_utf8_lossy(&text))
+            }
+        },
         Invocation::Eval(expression) => {
             scripted(config, globals, None, move |engine| engine.eval(&expression), Report::without_own_place)
         }
+        // It was told before the settings were looked at.
+        Invocation::Help(_) => Ok(0),
+        Invocation::HelpFunctions { name, markdown } => {
+            let form = match (json, markdown) {
+                (true, _) => help::Form::Json,
+                (false, true) => help::Form::Markdown,
+                (false, false) => help::Form::Text,
+            };
+            help::functions(&config, ui, name.as_deref(), form)
+        }
+        Invocation::HelpMan { folder } => help::man(command::tree(catalog), ui, folder.as_deref(), dry_run),
         Invocation::Repl => on_engine(config, globals, None, move |engine, terminal, config| {
             repl::run(engine, terminal, &config.history(), json)
         }),

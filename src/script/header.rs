@@ -5,10 +5,16 @@
 //! //!
 //! //! @arg name             a required argument     name?     an optional one
 //! //! @arg name...          one or more             name...?  any number
+//! //! @arg name <VALUE>     the same, with what its value is called in the usage instead of NAME
 //! //! @option name <VALUE>  an option with a value  -n name <VALUE> with a short form; <EXPR> may begin with a dash
 //! //! @flag name            a flag                  -f name         with a short form
 //! //! @example superserve sessions list --status idle
 //! ```
+//!
+//! What a value is called says what it is, and so how a shell completes it: `SESSION` or `ID`, `AGENT`, `STATUS`, `FIELD`,
+//! `FIELDS` (several, with commas between), `EXPR` (over the fields of a session), `FILE` or `PATH`, `DIR`, `SCRIPT` (the name
+//! of a command), `FUNCTION`. What has no capital letters is a word to choose. Several stand with `|` between: `<AGENT|PATH>`,
+//! `<auto|native|none>`. Where it says nothing of these, the name of the argument itself counts: `agent <NAME>`, `id`.
 
 /// The flags that belong to every script.
 pub const RESERVED: [&str; 7] = ["color", "dry-run", "help", "json", "no-trunc", "version", "yes"];
@@ -32,8 +38,21 @@ pub struct Argument {
     /// As it is typed, without dashes; inside the script `-` is `_`.
     pub name: String,
     pub kind: Kind,
+    /// What the value of a positional is called in the usage, if that was given.
+    pub value: Option<String>,
     pub short: Option<char>,
     pub about: String,
+}
+
+impl Argument {
+    /// What its value is called; empty for a flag.
+    pub fn value_name(&self) -> String {
+        match &self.kind {
+            Kind::Flag => String::new(),
+            Kind::Option(value) => value.clone(),
+            Kind::Positional { .. } => self.value.clone().unwrap_or_else(|| self.name.to_uppercase()),
+        }
+    }
 }
 
 /// What sort of argument it is.
@@ -95,7 +114,7 @@ impl Header {
             }
             "flag" => {
                 let (short, name, about) = named(rest)?;
-                self.add(Argument { name, kind: Kind::Flag, short, about: about.to_owned() })
+                self.add(Argument { name, kind: Kind::Flag, value: None, short, about: about.to_owned() })
             }
             "option" => {
                 let (short, name, rest) = named(rest)?;
@@ -107,7 +126,7 @@ impl Header {
                         format!("@option {name} needs its value's name: @option {name} <VALUE> what it is")
                     })?;
                 let kind = Kind::Option(value.0.to_owned());
-                self.add(Argument { name, kind, short, about: value.1.trim().to_owned() })
+                self.add(Argument { name, kind, value: None, short, about: value.1.trim().to_owned() })
             }
             _ => Err(format!("unknown tag '@{tag}': use @arg, @option, @flag or @example")),
         }
@@ -131,7 +150,11 @@ impl Header {
             _ => {}
         }
         let kind = Kind::Positional { required, many };
-        self.add(Argument { name: checked(name)?, kind, short: None, about: about.to_owned() })
+        let (value, about) = match value_name(about) {
+            Some((value, about)) => (Some(value.to_owned()), about),
+            None => (None, about),
+        };
+        self.add(Argument { name: checked(name)?, kind, value, short: None, about: about.to_owned() })
     }
 
     fn add(&mut self, argument: Argument) -> Result<(), String> {
@@ -158,6 +181,17 @@ fn split_word(text: &str) -> (&str, &str) {
     let text = text.trim_start();
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     (word, rest.trim_start())
+}
+
+/// What the value is called, if the text begins with that in angle brackets, and what follows. A description may begin with
+/// something else in brackets.
+fn value_name(text: &str) -> Option<(&str, &str)> {
+    let (value, rest) = text.strip_prefix('<')?.split_once('>')?;
+    let fits = !value.is_empty()
+        && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'|' | b'.' | b':'))
+        && (value.contains('|') || !value.bytes().any(|b| b.is_ascii_lowercase()))
+        && (rest.is_empty() || rest.starts_with(char::is_whitespace));
+    fits.then(|| (value, rest.trim_start()))
 }
 
 /// A name that may have a short form before it, and what follows.
@@ -208,6 +242,7 @@ mod tests {
         let argument = |name: &str, kind, short, about: &str| Argument {
             name: name.to_owned(),
             kind,
+            value: None,
             short,
             about: about.to_owned(),
         };
@@ -220,6 +255,18 @@ mod tests {
             ]
         );
         assert!(!Header::parse("print(1)").expect("no header").is_present);
+    }
+
+    #[test]
+    fn a_value_is_called_as_the_header_says() {
+        let header = Header::parse(
+            "//! @arg id <SESSION>  Which\n//! @arg way <fast|slow>\n//! @arg rest? <what is left>\n//! @option o <X>",
+        )
+        .expect("a header");
+        let told: Vec<(String, &str)> =
+            header.arguments.iter().map(|one| (one.value_name(), one.about.as_str())).collect();
+        let expected = [("SESSION", "Which"), ("fast|slow", ""), ("REST", "<what is left>"), ("X", "")];
+        assert_eq!(told, expected.map(|(value, about)| (value.to_owned(), about)));
     }
 
     #[test]
@@ -251,6 +298,18 @@ mod tests {
         #[test]
         fn no_text_breaks_it(text in "(//! ?@?(arg|option|flag|example)? ?[-a-z<>?.]{0,9} ?.{0,9}\n){0,6}.{0,20}") {
             let _ = Header::parse(&text);
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused_with_its_line(text in any::<String>(), begins in any::<bool>()) {
+            let text = if begins { format!("//! {text}") } else { text };
+            match Header::parse(&text) {
+                Ok(header) => prop_assert!(header.is_present || header == Header::default()),
+                Err(error) => {
+                    prop_assert!((1..=text.lines().count()).contains(&error.line));
+                    prop_assert!(!error.message.is_empty());
+                }
+            }
         }
     }
 }
