@@ -1,0 +1,76 @@
+//! One engine for all runs of a target. It has no server, writes nothing and reads nothing.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+
+use superserve::client::{self, Client};
+use superserve::clock::Clock;
+use superserve::script::{Connection, Engine, Host, Interrupt, Limits, Line, Options, Terminal};
+
+struct Nobody;
+
+impl Connection for Nobody {
+    fn connect(&self) -> futures_util::future::LocalBoxFuture<'_, client::Result<Client>> {
+        Box::pin(async {
+            Err(client::Error::Unreachable { message: "there is no server".to_owned(), hint: None })
+        })
+    }
+}
+
+impl Terminal for Nobody {
+    fn out(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn err(&self, _: &str) {}
+
+    fn out_is_terminal(&self) -> bool {
+        false
+    }
+
+    fn err_is_terminal(&self) -> bool {
+        false
+    }
+
+    fn in_is_terminal(&self) -> bool {
+        false
+    }
+
+    fn out_colour(&self) -> bool {
+        false
+    }
+
+    fn err_colour(&self) -> bool {
+        false
+    }
+
+    fn width(&self) -> Option<usize> {
+        None
+    }
+
+    fn read_line(&self, _: &str) -> io::Result<Line> {
+        Ok(Line::End)
+    }
+}
+
+thread_local! {
+    static ENGINE: RefCell<Option<Engine>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` with this thread's engine.
+pub fn with(work: impl FnOnce(&Engine)) {
+    ENGINE.with_borrow_mut(|engine| {
+        work(engine.get_or_insert_with(|| {
+            Engine::new(Host {
+                connection: Rc::new(Nobody),
+                terminal: Rc::new(Nobody),
+                clock: Clock::system(),
+                options: Options::default(),
+                interrupt: Interrupt::default(),
+                limits: Limits::default(),
+                env: Rc::new(|_| None),
+            })
+        }));
+    });
+}
