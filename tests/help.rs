@@ -68,7 +68,9 @@ fn the_functions_are_told_in_short_and_in_full() {
         )
         .run();
     test.args(["help", "functions", "filter"])
-        .stdout_part("List.filter(condition: String) -> List\n  List is Sessions, Agents, Array or Stream.\n")
+        .stdout_part(
+            "List.filter(condition: String) -> List\n  List is Sessions, Agents, Done, Array or Stream.\n",
+        )
         .stdout_part("List.filter(test: Function) -> List\n")
         .run();
     test.args(["help", "functions", "sessions::each"]).stdout_part("sessions::each() -> Stream\n").run();
@@ -86,6 +88,9 @@ fn the_functions_are_told_in_short_and_in_full() {
     assert_eq!(found[0]["name"], "len");
     assert_eq!(found[0]["on"], serde_json::json!(["Sessions", "Agents", "Done"]));
     assert_eq!(found[0]["examples"][0], "print(list().len);");
+    test.args(["help", "functions", "is_empty", "--json=name,group"])
+        .stdout_part("\"group\": \"Lists\"\n  }")
+        .run();
     assert!(test.json(["help", "functions", "--json"]).as_array().unwrap().len() > 150);
     test.args(["server", "status", "--json"]).stdout("{\n  \"running\": false\n}\n").run();
 }

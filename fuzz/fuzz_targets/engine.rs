@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use superserve::client::{self, Client};
 use superserve::clock::Clock;
-use superserve::script::{Connection, Engine, Host, Interrupt, Limits, Line, Options, Terminal};
+use superserve::script::{Bar, Connection, Engine, Host, Interrupt, Limits, Line, Options, Terminal};
 
 struct Nobody;
 
@@ -52,6 +52,10 @@ impl Terminal for Nobody {
     fn read_line(&self, _: &str) -> io::Result<Line> {
         Ok(Line::End)
     }
+
+    fn bar(&self, _: &str, _: u64) -> Box<dyn Bar> {
+        Box::new(())
+    }
 }
 
 thread_local! {
@@ -67,6 +71,7 @@ pub fn with(work: impl FnOnce(&Engine)) {
                 terminal: Rc::new(Nobody),
                 clock: Clock::system(),
                 options: Options::default(),
+                fields: Rc::new([]),
                 interrupt: Interrupt::default(),
                 limits: Limits::default(),
                 env: Rc::new(|_| None),

@@ -122,7 +122,9 @@ fn candidates(question: &Question, catalog: &Catalog, known: &Arc<Known>) -> Vec
     let last = words.len() - 1;
     let plain = plain_words(words);
     let tree = || known.of_all(command::tree(catalog), &mut Vec::new());
-    let complete = |mut command: Command, mut words: Vec<String>| {
+    let mut awaits_value = false;
+    let mut complete = |mut command: Command, mut words: Vec<String>| {
+        awaits_value |= self::awaits_value(&command, &words);
         // It takes a value only behind `=`: what follows it is something else.
         let last = words.pop();
         words.retain(|word| word != "--json");
@@ -162,11 +164,25 @@ fn candidates(question: &Question, catalog: &Catalog, known: &Arc<Known>) -> Vec
     // Flags would crowd out what is meant, where something else can stand.
     if question.current().is_empty() {
         let is_flag = |one: &CompletionCandidate| one.get_value().as_encoded_bytes().starts_with(b"-");
-        if found.iter().any(|one| !is_flag(one)) {
+        if awaits_value || found.iter().any(|one| !is_flag(one)) {
             found.retain(|one| !is_flag(one));
         }
     }
     found
+}
+
+/// Whether a value may stand where the last word stands, whoever knows it.
+fn awaits_value(command: &Command, words: &[String]) -> bool {
+    let mut leaf = command;
+    let mut taken = 0;
+    for place in plain_words(words).into_iter().filter(|place| *place + 1 < words.len()) {
+        match leaf.find_subcommand(&words[place]).filter(|_| taken == 0) {
+            Some(below) => leaf = below,
+            None => taken += 1,
+        }
+    }
+    let takes_all = |arg: &Arg| arg.get_num_args().is_some_and(|range| range.max_values() > 1);
+    leaf.get_positionals().count() > taken || leaf.get_positionals().any(takes_all)
 }
 
 /// The places of the words that are no flags, the program's name left out.

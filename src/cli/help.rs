@@ -4,6 +4,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use clap::Command;
+use serde_json::Value;
 
 use super::connection::Local;
 use super::error::{self, Report};
@@ -12,6 +13,7 @@ use super::server::Result;
 use super::ui::{Colour, Ui};
 use crate::config::{self, Config};
 use crate::render;
+use crate::script::reference::Entry;
 use crate::script::{Engine, Host, Interrupt, Limits, Options, Reference, Terminal, on_script_thread};
 
 /// What `help` tells besides the help of a command.
@@ -26,6 +28,7 @@ pub fn reference(config: &Config) -> std::io::Result<Reference> {
             terminal: Rc::new(Ui::new(Colour::Never)),
             clock: config.clock,
             options: Options::default(),
+            fields: Rc::new([]),
             interrupt: Interrupt::default(),
             limits: Limits::default(),
             env: Rc::new(config::environment),
@@ -36,18 +39,20 @@ pub fn reference(config: &Config) -> std::io::Result<Reference> {
 
 /// How `help functions` tells them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    Json,
+pub enum Form<'a> {
+    /// With these fields alone, if any are named.
+    Json(&'a [String]),
     Markdown,
     Text,
 }
 
 /// Tells all functions in short, or those that `name` means in full.
-pub fn functions(config: &Config, terminal: &dyn Terminal, name: Option<&str>, form: Form) -> Result {
+pub fn functions(config: &Config, terminal: &dyn Terminal, name: Option<&str>, form: Form<'_>) -> Result {
     let reference = reference(config).map_err(|error| Report::io(&error))?;
     let text = match (name, form) {
-        (None, Form::Json) => {
-            render::pretty(&reference.entries().iter().map(|entry| entry.json()).collect::<Vec<_>>())
+        (None, Form::Json(fields)) => {
+            let all: Vec<Value> = reference.entries().iter().map(Entry::json).collect();
+            render::pretty(&render::only(all.into(), fields))
         }
         (None, Form::Markdown) => reference.markdown(),
         (None, Form::Text) => reference.overview(),
@@ -65,7 +70,10 @@ pub fn functions(config: &Config, terminal: &dyn Terminal, name: Option<&str>, f
                 });
             }
             match form {
-                Form::Json => render::pretty(&found.iter().map(|entry| entry.json()).collect::<Vec<_>>()),
+                Form::Json(fields) => {
+                    let found: Vec<Value> = found.iter().map(|entry| entry.json()).collect();
+                    render::pretty(&render::only(found.into(), fields))
+                }
                 Form::Markdown | Form::Text => {
                     found.iter().map(|entry| entry.text()).collect::<Vec<_>>().join("\n")
                 }

@@ -100,7 +100,7 @@ fn dispatch(
         Invocation::Help(_) => Ok(0),
         Invocation::HelpFunctions { name, markdown } => {
             let form = match (json, markdown) {
-                (true, _) => help::Form::Json,
+                (true, _) => help::Form::Json(&globals.fields),
                 (false, true) => help::Form::Markdown,
                 (false, false) => help::Form::Text,
             };

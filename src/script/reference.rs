@@ -54,18 +54,21 @@ const OUTPUT: &str = "Output";
 const CONTROL: &str = "Control";
 
 /// The group of functions that are no type's own.
-const PLACES: [(&str, &str); 22] = [
+const PLACES: [(&str, &str); 26] = [
     ("ago", TIME),
+    ("columns", TEXT),
     ("confirm", CONTROL),
     ("duration", DURATION),
     ("env", CONTROL),
     ("exit", CONTROL),
+    ("fields_of", TEXT),
     ("failure", OUTPUT),
     ("json", OUTPUT),
     ("lower", TEXT),
     ("now", TIME),
     ("parse_json", TEXT),
     ("print", OUTPUT),
+    ("progress", OUTPUT),
     ("prompt", CONTROL),
     ("read_lines", CONTROL),
     ("shorten", TEXT),
@@ -76,6 +79,7 @@ const PLACES: [(&str, &str); 22] = [
     ("time", TIME),
     ("trimmed", TEXT),
     ("upper", TEXT),
+    ("usage_error", CONTROL),
     ("warn", OUTPUT),
 ];
 
@@ -102,6 +106,10 @@ const TYPES: [(&str, &str); 14] = [
     ("Stream", LISTS),
     ("Time", TIME),
 ];
+
+/// The language's own types: a function that begins with one is nobody's method.
+const PLAIN: [&str; 9] =
+    ["Bool", "Char", "Float", "Function", "Map", "Range", "String", "Timestamp", "value"];
 
 /// One function with the ways to write it that share its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -361,9 +369,7 @@ impl Entry {
         match (name.as_str(), first) {
             ("to_json", _) => entry(TEXT, None, signature.clone()),
             // A type that this page doesn't know yet is a group of its own.
-            (_, Some(kind)) if signature.starts_with(&format!("{kind}.")) => {
-                entry(kind, Some(kind), signature.clone())
-            }
+            (_, Some(kind)) if !PLAIN.contains(&kind) => entry(kind, Some(kind), as_method(signature, kind)),
             _ => entry(GLOBAL, None, signature.clone()),
         }
     }
@@ -455,10 +461,14 @@ impl Entry {
     /// The first sentence of the text.
     pub fn summary(&self) -> String {
         let text = self.doc.split_whitespace().collect::<Vec<_>>().join(" ");
-        let end = text
-            .match_indices(['.', ';', ':'])
-            .find(|(at, _)| text[at + 1..].starts_with(' ') || at + 1 == text.len())
-            .map_or(text.len(), |(at, _)| at);
+        let is_end = |at: usize| {
+            let before = &text[..at];
+            let rest = &text[at + 1..];
+            before.matches('(').count() == before.matches(')').count()
+                && (rest.is_empty() || rest.starts_with(' '))
+        };
+        let mut ends = text.match_indices(['.', ';', ':']).map(|(at, _)| at);
+        let end = ends.find(|at| is_end(*at)).unwrap_or(text.len());
         text[..end].to_owned()
     }
 
@@ -644,7 +654,7 @@ mod tests {
         let reference = reference();
         let filter = reference.find("Stream.filter");
         assert_eq!(filter.len(), 3);
-        assert!(filter.iter().all(|entry| entry.on == ["Sessions", "Agents", "Array", "Stream"]));
+        assert!(filter.iter().all(|entry| entry.on == ["Sessions", "Agents", "Done", "Array", "Stream"]));
         assert_eq!(filter[2].signatures, ["List.filter(test: Function) -> List"]);
         assert_eq!(reference.find("len")[0].signatures, ["List.len -> Int", "List.len() -> Int"]);
         assert_eq!(reference.find("Stream.map")[0].signatures, ["Stream.map(function: Function) -> Stream"]);
@@ -686,11 +696,13 @@ mod tests {
         let ours = [
             doc("std/report", "summary", "summary(sessions: Sessions) -> Map"),
             doc("", "progress", "progress(title: String)"),
+            doc("", "next", "next(watch: Watch, n: Int) -> Session"),
             doc("", "ticks", "Watch.ticks -> Int"),
         ];
         let reference = Reference::new(&ours, &[]);
         let groups: Vec<&str> = reference.entries().iter().map(|entry| entry.group.as_str()).collect();
-        assert_eq!(groups, [GLOBAL, "Watch", "std/report"]);
+        assert_eq!(groups, [OUTPUT, "Watch", "Watch", "std/report"]);
+        assert_eq!(reference.find("next")[0].signatures, ["Watch.next(n: Int) -> Session"]);
         let module = reference.find("std/report");
         assert_eq!(module, reference.find("std/report::summary"));
         assert_eq!(
@@ -699,14 +711,14 @@ mod tests {
         );
         let page = reference.markdown();
         assert!(page.contains("## `std/report`\n\nAfter `import \"std/report\" as report;`"), "{page}");
-        assert_eq!(text(&ours[2]), "Watch.ticks -> Int\n\n  Does it. Well.\n\n    it();\n");
+        assert_eq!(text(&ours[3]), "Watch.ticks -> Int\n\n  Does it. Well.\n\n    it();\n");
     }
 
     /// What a function fails with stands in its text; those below fail with nothing but what `docs/functions.md` says of all
     /// functions at its beginning.
     #[test]
     fn errors_are_told() {
-        const GENERAL: [&str; 41] = [
+        const GENERAL: [&str; 43] = [
             "ago(duration: Duration)",
             "count(list: &mut List)",
             "each()",
@@ -729,6 +741,8 @@ mod tests {
             "len(list: &mut List)",
             "list()",
             "now()",
+            "preview(sessions: Sessions)",
+            "progress(what: &str, total: i64)",
             "reverse(list: &mut List)",
             "show(value: Dynamic)",
             "skip(list: &mut List, n: i64)",

@@ -310,7 +310,7 @@ pub mod wait_calls {
     }
 
     /// The same with options: `timeout` (a duration, or text like `5m`; no limit if not given), `any` (the first that gets
-    /// there is enough; gives those that have).
+    /// there is enough; gives those that have). Errors: `timed_out`, `not_reached`; an unknown option.
     ///
     /// ```rhai
     /// let first = wait(list(#{ status: "active" }), "idle", #{ timeout: 5.minutes, any: true });
