@@ -232,7 +232,6 @@ fn completes_in(shell: &str, start: &str, source: &str) {
     let options = Options {
         timeout_ms: Some(u64::try_from(PATIENCE.as_millis()).unwrap()),
         strip_ansi_escape_codes: true,
-        ..Options::default()
     };
     let mut terminal = spawn_with_options(test.shell(start).for_terminal("xterm"), options).expect(shell);
     terminal.send_line(source).unwrap();

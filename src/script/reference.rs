@@ -15,7 +15,10 @@ const BOOK: &str = "https://rhai.rs/book/";
 
 /// The groups in their order, each with what stands above it. Others follow by name, then the modules of `std/`.
 const GROUPS: [(&str, &str); 15] = [
-    (GLOBAL, "Under their own names, everywhere. `list get resume end` are those of `sessions::`."),
+    (
+        GLOBAL,
+        "Under their own names, everywhere; those about sessions can be written `sessions::name(…)` too.",
+    ),
     ("sessions::", "Written `sessions::name(…)`."),
     ("agents::", "Written `agents::name(…)`."),
     ("Session", "One session, as it was when it was asked for: `refresh()` asks again."),
