@@ -125,7 +125,7 @@ fn group(name: &str, commands: &[&scripts::Command], depth: usize) -> Command {
 }
 
 /// The commands that can't be scripts.
-fn fixed() -> [Command; 8] {
+fn fixed() -> [Command; 9] {
     let sandbox = || {
         Arg::new("sandbox")
             .long("sandbox")
