@@ -2,6 +2,8 @@
 
 /// The protocol: types alone.
 pub mod wire;
+/// The allocator.
+pub mod memory;
 /// The one source of time and random IDs.
 pub mod clock;
 /// Every setting; the only reader of the environment.

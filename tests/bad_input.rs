@@ -148,6 +148,136 @@ fn a_script_that_is_wrong() {
 }
 
 #[test]
+fn a_script_that_is_too_large_or_no_text() {
+    let test = Test::new();
+    let path = test.write("large.rhai", "");
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(50 << 20).unwrap();
+    let told = "it is larger than a script may be: 16 MiB";
+    test.args(["script", "large.rhai"]).stderr_part(told).status(2).run();
+    test.args(["script", "--check", "large.rhai"]).stderr_part(told).status(1).run();
+    // What comes on stdin is read no further than that.
+    test.shell("cat /dev/zero | superserve script -").stderr_part(told).status(2).run();
+    test.args(["script", "/dev/zero"]).stderr_part(told).status(2).run();
+    let command = test.command("large", "");
+    fs::OpenOptions::new().write(true).open(command).unwrap().set_len(50 << 20).unwrap();
+    test.args(["large"]).stderr_part(told).status(2).run();
+    test.args(["eval", "import \"large\" as l;"]).stderr_part(told).status(1).run();
+    fs::write(test.work().join("bytes.rhai"), b"print(\"\xff\");").unwrap();
+    test.args(["script", "bytes.rhai"]).stderr_part("it is not UTF-8").status(2).run();
+    test.args(["script", "."]).stderr_part("is a directory").status(1).run();
+    // The place in a line of a megabyte, and one that can't be shown as it is.
+    let line = format!(
+        "print(\"{}\" + \"\u{1b}[31m\u{202e}\" + nope + \"{}\");\n",
+        "x".repeat(1 << 19),
+        "y".repeat(1 << 19)
+    );
+    let output = test.args(["script", "-"]).stdin(line).any_stderr().status(1).run();
+    assert!(output.stderr.len() < 600 && !output.stderr.contains('\u{1b}'), "{output:#?}");
+    let line = format!(
+        "print(\"{}\" + \"\u{1b}[31m\u{202e}\t字\" + nope + \"{}\");\n",
+        "x".repeat(5000),
+        "y".repeat(5000)
+    );
+    let output = test.args(["script", "-"]).stdin(line).any_stderr().status(1).run();
+    let lines: Vec<&str> = output.stderr.lines().collect();
+    let column = |line: &str, what: &str| {
+        let before = line.split(what).next().unwrap();
+        before.chars().map(|c| if c == '字' { 2 } else { 1 }).sum::<usize>()
+    };
+    assert!(output.stderr.len() < 600 && !output.stderr.contains('\u{1b}'), "{output:#?}");
+    assert_eq!(column(lines[3], "nope"), column(lines[4], "^"), "{output:#?}");
+}
+
+/// What a terminal must never see from data: escape sequences, control characters, marks that turn the direction.
+const HOSTILE: &str = "a\u{1b}[31m\u{1b}]0;pwned\u{7}b\u{9b}2J\u{202e}c\u{8}\r\u{7f}d";
+
+fn assert_clean(what: &str, text: &str) {
+    let is_bad = |c: char| {
+        c.is_control() && !matches!(c, '\n' | '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    assert!(!text.contains(is_bad), "{what}: {text:?}");
+}
+
+#[test]
+fn hostile_text_never_reaches_a_terminal_raw() {
+    use rexpect::session::spawn_command;
+    let test = Test::new();
+    let raw = "while IFS= read -r line; do printf 'got \\033[31m%s\\033]0;pwned\\007\\303\\050\\377 \\302\\233x\\n' \"$line\"; done";
+    test.deploy(test.agent("raw", raw));
+    let id = test.begin("raw", HOSTILE);
+    let long = "t\u{1b}[1".repeat(200_000);
+    let output =
+        test.args(["run", "raw", "--json"]).stdin(format!("{long}\n")).any_stdout().any_stderr().run();
+    let long = crate::test::started(&output.stdout).unwrap();
+    // Streams that are no terminal: stderr is cleaned all the same.
+    let quoted = serde_json::to_string(HOSTILE).unwrap().replace("\\b", "\\u0008");
+    for text in [
+        format!("warn({quoted})"),
+        format!("failure({quoted})"),
+        format!("success({quoted})"),
+        format!("throw {quoted}"),
+        format!("get({quoted})"),
+        format!("list(#{{ agent: {quoted} }}).len"),
+        format!("let m = #{{}}; m.remove({quoted}); agents::get({quoted})"),
+        format!("read_file({quoted})"),
+        format!("import {quoted} as x;"),
+        format!("parse_json({quoted})"),
+        format!("let x = #{{}}; x[{quoted}].y"),
+        format!("list(#{{ where: {quoted} }})"),
+    ] {
+        let output = test.args(["eval", &text]).any_stdout().any_stderr().any_status().run();
+        assert_clean(&text, &output.stderr);
+    }
+    test.args(["sessions", "get", HOSTILE]).stderr_part("✗ ").any_status().run();
+    let output = test.args([HOSTILE]).any_stderr().status(2).run();
+    assert_clean("an unknown command", &output.stderr);
+    let output = test.args(["script", HOSTILE]).any_stderr().status(3).run();
+    assert_clean("an unknown file", &output.stderr);
+    // And a terminal, on which everything goes to one place.
+    for words in [
+        vec!["sessions", "list", "--no-trunc"],
+        vec!["sessions", "list"],
+        vec!["sessions", "get", &id],
+        vec!["sessions", "get", &long],
+        vec!["sessions", "messages", &id],
+        vec!["sessions", "messages", &long],
+        vec!["sessions", "send", &id, HOSTILE],
+        vec!["run", "raw", HOSTILE, "--single"],
+        vec!["sessions", "resume", "--help"],
+        vec!["eval", "table(list(), [\"title\", \"status\"])"],
+        vec!["eval", "list().to_csv()"],
+        vec!["eval", "list().to_json()"],
+        vec!["eval", "list()"],
+        vec!["eval", "list().map(|s| s.title)"],
+        vec!["eval", "list().count_by(\"title\")"],
+        vec!["eval", "list().map(|s| #{ t: s.title })"],
+        vec!["eval", "for s in list() { print(s.title); show(s); show(s.messages()); }"],
+        vec!["eval", "get(\"@last\").messages()"],
+        vec!["eval", "list()", "--json"],
+        vec!["--dry-run", "eval", "write_file(list()[0].title + list()[1].title, \"x\")"],
+        vec!["eval", "print(list()[0].title); throw list()[1].title"],
+        vec!["eval", "if confirm(list()[0].title + list()[1].title) { }"],
+        vec!["eval", "prompt(list()[0].title + list()[1].title)"],
+    ] {
+        // The editor of lines has sequences of its own, but not for a terminal that knows none.
+        let asks = words.iter().any(|word| word.contains("confirm(") || word.contains("prompt("));
+        let mut command = test.args(words.clone()).for_terminal(if asks { "dumb" } else { "xterm" });
+        command.env("NO_COLOR", "1");
+        let mut session = spawn_command(command, Some(30_000)).unwrap();
+        if asks {
+            session.send_line("n").unwrap();
+        }
+        // It takes every byte for a letter.
+        let bytes: Vec<u8> = session.exp_eof().unwrap().chars().map(|c| u8::try_from(c).unwrap()).collect();
+        let screen = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
+        assert!(!screen.trim().is_empty(), "{words:?}");
+        assert_clean(&format!("{words:?}"), &screen);
+    }
+}
+
+#[test]
 fn a_database_that_is_corrupt_is_left_as_it_is() {
     let test = Test::new();
     test.deploy("echo");

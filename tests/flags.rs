@@ -12,11 +12,16 @@ use crate::skipped::is_root;
 use crate::test::{Test, has_namespaces};
 
 /// Command (empty: every command), flag, and the test that shows what it does.
-const FLAGS: [(&str, &str, &str); 62] = [
+const FLAGS: [(&str, &str, &str); 69] = [
+    ("", "--allow-path", "what_lies_outside_is_not_touched"),
+    ("", "--allow-sh", "other_programs_run_where_they_are_allowed"),
     ("", "--color", "colours_only_where_they_are_wanted"),
     ("", "--dry-run", "changes_nothing_whatever_the_command"),
     ("", "--help", "each_says_what_it_is_for_and_how"),
     ("", "--json", "prints_json_with_the_pages_keys_in_the_pages_order"),
+    ("", "--max-memory", "limits_are_flags_and_what_passes_them_is_shown"),
+    ("", "--max-operations", "limits_are_flags_and_what_passes_them_is_shown"),
+    ("", "--max-time", "limits_are_flags_and_what_passes_them_is_shown"),
     ("", "--no-trunc", "shows_titles_whole_if_asked"),
     ("", "--version", "the_version_is_told"),
     ("", "--yes", "questions_never_hang"),
@@ -34,6 +39,8 @@ const FLAGS: [(&str, &str, &str); 62] = [
     ("ops resume-last", "--agent", "resume_last"),
     ("run", "--sandbox", "none_counts_only_for_a_server_that_the_command_starts"),
     ("run", "--single", "single_takes_one_turn"),
+    ("script", "--check", "a_check_tells_all_that_is_wrong_and_runs_nothing"),
+    ("scripts copy", "--force", "a_bundled_script_is_copied_to_be_changed"),
     ("serve", "--sandbox", "serve_takes_a_kind_of_sandbox"),
     ("serve", "--socket", "listens_where_it_is_told"),
     ("server logs", "--lines", "start_and_stop_say_so_and_may_be_said_twice"),

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of ours. `daemon` and `cli` stand on top.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("wire", &[]),
+    ("memory", &[]),
     ("clock", &[]),
     ("config", &["clock", "wire"]),
     ("store", &["clock", "wire"]),
@@ -18,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("server", &["clock", "platform", "wire"]),
     ("client", &["wire"]),
     ("render", &["wire"]),
-    ("script", &["client", "clock", "config", "render", "wire"]),
+    ("script", &["client", "clock", "config", "memory", "render", "wire"]),
     ("daemon", &["client", "clock", "config", "harness", "platform", "sandbox", "server", "store", "wire"]),
     ("cli", &["client", "clock", "config", "daemon", "render", "script", "wire"]),
 ];

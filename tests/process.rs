@@ -65,6 +65,11 @@ impl Stat {
     }
 }
 
+/// The processes with exactly this command line.
+pub fn running(command_line: &str) -> Vec<Process> {
+    all().into_iter().filter_map(Process::find).filter(|one| one.command_line() == command_line).collect()
+}
+
 fn all() -> Vec<i32> {
     let entries = fs::read_dir("/proc").expect("/proc");
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()

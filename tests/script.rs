@@ -200,9 +200,17 @@ fn imports_are_found_beside_the_file() {
 #[test]
 fn limits_stop_what_would_never_end() {
     let test = Test::new();
-    test.args(["eval", "fn f(n) { f(n + 1) } f(0)"]).stderr_part("✗ ").status(1).run();
-    test.args(["eval", "let s = \"x\"; loop { s += s; }"]).stderr_part("✗ ").status(1).run();
-    test.args(["eval", "let a = []; loop { a.push(a); }"]).stderr_part("✗ ").status(1).run();
+    test.args(["eval", "fn f(n) { f(n + 1) } f(0)"]).stderr_part("✗ the script was stopped").status(1).run();
+    for text in [
+        "let s = \"x\"; loop { s += s; }",
+        "let a = []; loop { a.push(a); }",
+        "let m = #{}; loop { m = #{ a: m, b: m }; }",
+    ] {
+        test.args(["eval", "--max-memory", "100M", text])
+            .stderr_part("✗ the script was stopped")
+            .status(1)
+            .run();
+    }
 }
 
 #[test]
@@ -251,4 +259,115 @@ fn scripts_shows_the_text_of_a_bundled_one() {
     test.args(["scripts", "show", "sessions", "list"]).stdout(&text).run();
     test.args(["scripts", "show", "sessions list"]).stdout(&text).run();
     test.args(["scripts", "show", "nothing"]).stderr_part("nothing").status(3).run();
+}
+
+#[test]
+fn a_check_tells_all_that_is_wrong_and_runs_nothing() {
+    let test = Test::new();
+    test.write("lib/words.rhai", "fn twice(word) { word + wrod }\n");
+    let text = "//! Greet.\n//!\n//! @arg name  Whom\n\nimport \"lib/words\" as words;\nprint(args.nmae);\nwords::twice();\n\
+                if false { lsit(); }\nwrite_file(\"made\", \"x\");\n";
+    let file = test.write("greet.rhai", text);
+    let file = file.to_str().unwrap();
+    let module = test.work().join("lib/words.rhai");
+    let output = test.args(["script", "--check", file]).any_stderr().status(1).run();
+    let told = |sentence: &str, file: &str, line: usize, column: usize| {
+        assert!(
+            output.stderr.contains(&format!("✗ {sentence}\n  --> {file}:{line}:{column}\n")),
+            "{sentence}: {}",
+            output.stderr
+        );
+    };
+    told("`args` has no `nmae`", file, 6, 12);
+    told("`twice` takes 1 argument, and is given 0", file, 7, 8);
+    told("there is no function `lsit`", file, 8, 12);
+    told("there is no variable `wrod`", module.to_str().unwrap(), 1, 25);
+    assert_eq!(output.stderr.matches("✗ ").count(), 4, "{}", output.stderr);
+    assert!(!test.work().join("made").exists());
+    let found = test.args(["script", "--check", file, "--json"]).any_stdout().status(1).run().stdout;
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found.as_array().map(Vec::len), Some(4));
+    assert_eq!(found[0]["hint"], "Did you mean `name`?");
+    assert_eq!((found[0]["line"].as_u64(), found[0]["column"].as_u64()), (Some(6), Some(12)));
+    // What is found stops the script before it does anything.
+    test.args(["script", file, "Ada"]).stderr_part("`args` has no `nmae`").status(1).run();
+    assert!(!test.work().join("made").exists());
+    // One that is well, from stdin, and several at once.
+    test.args(["script", "--check", "-"]).stdin("print(list().len);\n").run();
+    test.args(["--json", "script", "--check", "-"]).stdin("print(1);\n").stdout("[]\n").run();
+    let good = test.write("good.rhai", "print(1);\n");
+    let syntax = test.write("syntax.rhai", "//! @flag json  Not allowed\nlet a = ;\n");
+    let output = test
+        .args(["script", "--check", good.to_str().unwrap(), syntax.to_str().unwrap(), "nowhere.rhai"])
+        .stderr_part("syntax.rhai:1:1")
+        .stderr_part("syntax.rhai:2:9")
+        .stderr_part("nowhere.rhai")
+        .status(1)
+        .run();
+    assert_eq!(output.stderr.matches("✗ ").count(), 3, "{}", output.stderr);
+}
+
+#[test]
+fn a_script_is_read_from_stdin() {
+    let test = Test::new();
+    test.write("lib/words.rhai", "fn twice(word) { word + word }\n");
+    let text = "//! @arg word  A word\nimport \"lib/words\" as words;\nprint(words::twice(args.word));\n";
+    test.args(["script", "-", "ab"]).stdin(text).stdout("abab\n").run();
+    test.args(["script", "-", "--help"]).stdin(text).stdout_part("A word").run();
+    test.args(["script", "-"]).stdin("let a = ;\n").stderr_part("  --> stdin:1:9\n").status(1).run();
+    test.args(["script", "-"]).stdin("").run();
+}
+
+#[test]
+fn a_bundled_script_is_copied_to_be_changed() {
+    let test = Test::new();
+    let folder = test.home().join("scripts");
+    test.args(["scripts", "path"]).stdout(format!("{}\n", folder.display())).run();
+    test.args(["scripts", "path", "sessions", "list"])
+        .stderr("✗ sessions list is bundled, and has no file\n  superserve scripts copy sessions list makes one that you can change.\n")
+        .status(3)
+        .run();
+    let path = folder.join("sessions/list.rhai");
+    test.args(["scripts", "copy", "sessions", "list", "--dry-run"])
+        .stdout(format!("would copy sessions list to {}\n", path.display()))
+        .run();
+    assert!(!path.exists());
+    test.args(["scripts", "copy", "sessions", "list"])
+        .stderr(format!("✓ Copied to {}, which is what superserve sessions list runs now\n", path.display()))
+        .run();
+    let text = include_str!("../scripts/sessions/list.rhai");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    test.args(["scripts", "path", "sessions list"]).stdout(format!("{}\n", path.display())).run();
+    std::fs::write(&path, "//! Mine.\nprint(\"mine\");\n").unwrap();
+    test.args(["scripts", "copy", "sessions/list"])
+        .stderr(format!(
+            "✗ there is a file already: {}\n  Look at it first; --force replaces it.\n",
+            path.display()
+        ))
+        .status(5)
+        .run();
+    test.args(["sessions", "list"]).stdout("mine\n").run();
+    let copied = test.json(["scripts", "copy", "--force", "sessions list", "--json"]);
+    assert_eq!(copied["path"], path.to_str().unwrap());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    test.args(["scripts", "copy", "sessions", "lst"])
+        .stderr(
+            "✗ Script not found: no command 'sessions lst' is a script\n  Did you mean `sessions list`?\n",
+        )
+        .status(3)
+        .run();
+    test.command("fleet/tidy", "//! Tidy.\n");
+    test.args(["scripts", "copy", "fleet", "tidy"]).stderr_part("is your own already").status(5).run();
+    test.args(["scripts", "path", "nothing"]).stderr_part("nothing").status(3).run();
+}
+
+#[test]
+fn a_command_that_is_no_text_says_so_when_it_is_called() {
+    let test = Test::new();
+    let path = test.command("odd", "");
+    std::fs::write(&path, b"//! Odd \xff\n").unwrap();
+    test.args(["odd"]).stderr_part("✗ the script can't be read: it is not UTF-8\n").status(2).run();
+    test.args(["scripts", "list"])
+        .stdout_part("(unusable: line 1: the script can't be read: it is not UTF-8)")
+        .run();
 }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use superserve::client::{self, Client};
 use superserve::clock::Clock;
 use superserve::script::{
-    Bar, Connection, Engine, FunctionDoc, Host, Interrupt, Limits, Line, Options, Terminal,
+    Access, Bar, Connection, Engine, FunctionDoc, Host, Interrupt, Limits, Line, Options, Shell, ShellAnswer,
+    ShellOrder, Terminal,
 };
 
 use crate::process::{of_home, wait_until};
@@ -336,10 +337,18 @@ impl Connection for Nowhere {
     }
 }
 
+impl Shell for Nowhere {
+    fn run(&self, _: ShellOrder) -> LocalBoxFuture<'_, std::io::Result<ShellAnswer>> {
+        Box::pin(async { Err(std::io::ErrorKind::Unsupported.into()) })
+    }
+}
+
 fn fixtures() -> Vec<FunctionDoc> {
     let engine = Engine::new(Host {
         connection: Rc::new(Nowhere),
         terminal: Rc::new(Nowhere),
+        shell: Rc::new(Nowhere),
+        access: Access::default(),
         clock: Clock::system(),
         options: Options::default(),
         fields: Vec::new().into(),

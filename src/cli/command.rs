@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -20,6 +21,14 @@ pub struct Globals {
     /// What `--json=FIELDS` names.
     pub fields: Vec<String>,
     pub colour: Colour,
+    /// `--allow-sh`.
+    pub allow_sh: bool,
+    /// `--allow-path`, each.
+    pub allow_paths: Vec<PathBuf>,
+    pub max_time: Option<Duration>,
+    pub max_operations: Option<u64>,
+    /// In bytes.
+    pub max_memory: Option<u64>,
 }
 
 /// What was typed.
@@ -47,7 +56,14 @@ pub enum Invocation {
         file: PathBuf,
         rest: Vec<OsString>,
     },
+    /// `script --check FILE…`.
+    ScriptCheck(Vec<PathBuf>),
+    ScriptsCopy {
+        name: String,
+        force: bool,
+    },
     ScriptsList,
+    ScriptsPath(Option<String>),
     ScriptsShow(String),
     Serve {
         socket: Option<PathBuf>,
@@ -149,12 +165,18 @@ fn fixed() -> [Command; 9] {
         Command::new("repl").about("Read expressions line by line and print their values"),
         Command::new("script")
             .about("Run a script; its header says which arguments it takes")
-            .override_usage("superserve script [OPTIONS] <FILE> [ARGS]...")
+            .override_usage("superserve script [OPTIONS] <FILE> [ARGS]...\n       superserve script --check <FILE>...")
+            .arg(
+                Arg::new("check")
+                    .long("check")
+                    .action(ArgAction::SetTrue)
+                    .help("Tell what is wrong in the files, and run nothing"),
+            )
             // One list with the file: all that follows it, `--help` too, is read by the file's own header.
             .arg(
                 Arg::new("words")
                     .value_name("FILE")
-                    .help("The script, and its arguments")
+                    .help("The script, and its arguments; - reads it from stdin")
                     .required(true)
                     .num_args(1..)
                     .trailing_var_arg(true)
@@ -162,7 +184,23 @@ fn fixed() -> [Command; 9] {
             ),
         needs_one(Command::new("scripts").about("Which commands are scripts, and their text"))
             .subcommand(
+                Command::new("copy")
+                    .about("Copy a bundled command's script into your scripts folder, where it goes before the bundled one")
+                    .arg(Arg::new("name").value_name("NAME").required(true).num_args(1..))
+                    .arg(
+                        Arg::new("force")
+                            .long("force")
+                            .action(ArgAction::SetTrue)
+                            .help("Replace the copy that is there"),
+                    ),
+            )
+            .subcommand(
                 Command::new("list").about("List the commands that are scripts, and which file each runs"),
+            )
+            .subcommand(
+                Command::new("path")
+                    .about("Print the path of your scripts folder, or of the file that a command runs")
+                    .arg(Arg::new("name").value_name("NAME").num_args(1..)),
             )
             .subcommand(
                 Command::new("show")
@@ -262,7 +300,7 @@ fn help() -> Command {
         .after_help("Examples:\n  superserve help sessions list")
 }
 
-fn globals() -> [Arg; 5] {
+fn globals() -> [Arg; 10] {
     let flag = |name: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)
@@ -292,7 +330,48 @@ fn globals() -> [Arg; 5] {
             .default_value("auto")
             .help("When to use colours")
             .help_heading("Everywhere"),
+        permission("allow-sh", "Let the script run other programs: sh()").action(ArgAction::SetTrue),
+        permission("allow-path", "Let the script read and write files in this folder too; / is everything")
+            .value_name("DIR")
+            .action(ArgAction::Append)
+            .value_parser(value_parser!(PathBuf)),
+        permission("max-time", "Stop the script after this time, like 30s or 5m")
+            .value_name("DURATION")
+            .value_parser(|text: &str| humantime::parse_duration(text).map_err(|error| error.to_string())),
+        permission("max-operations", "Stop the script after so many steps [default: 500000000]")
+            .value_name("N")
+            .value_parser(value_parser!(u64).range(1..)),
+        permission("max-memory", "Stop the script when it holds so much memory, like 512M [default: 2G]")
+            .value_name("SIZE")
+            .value_parser(size),
     ]
+}
+
+/// What a script may touch and take. Seldom needed, and so told by `--help` alone, not by `-h`.
+fn permission(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .global(true)
+        .help(help)
+        .help_heading("What a script may do")
+        .hide_short_help(true)
+}
+
+/// A size in bytes: `512M`, `2G`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        unit => return Err(format!("'{unit}' is no unit: use K, M or G")),
+    };
+    let number: u64 = digits.parse().map_err(|_| "it is no size; write it like 512M or 2G".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .filter(|size| *size > 0)
+        .ok_or_else(|| "it is no size that can be".to_owned())
 }
 
 /// A command with what a script's header declares.
@@ -336,6 +415,7 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
         leaf = below;
     }
     let text = |name: &str| leaf.get_one::<String>(name).cloned().unwrap_or_default();
+    let name = || leaf.get_many::<String>("name").unwrap_or_default().cloned().collect::<Vec<_>>().join(" ");
     let sandbox = || SandboxChoice::from_word(&text("sandbox"));
     let invocation = match words.as_slice() {
         ["completions"] => {
@@ -353,12 +433,20 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
         ["repl"] => Invocation::Repl,
         ["script"] => {
             let mut words = leaf.get_many::<OsString>("words").unwrap_or_default().cloned();
+            if leaf.get_flag("check") {
+                let (flags, files) = without_header(words.collect());
+                let typed = std::iter::once(OsString::from("superserve")).chain(flags);
+                let matches =
+                    Command::new("superserve script --check").args(globals()).try_get_matches_from(typed)?;
+                let files = files.into_iter().map(PathBuf::from).collect();
+                return Ok((read_globals(&matches).or(read_globals(leaf)), Invocation::ScriptCheck(files)));
+            }
             Invocation::ScriptFile { file: words.next().unwrap_or_default().into(), rest: words.collect() }
         }
+        ["scripts", "copy"] => Invocation::ScriptsCopy { name: name(), force: leaf.get_flag("force") },
         ["scripts", "list"] => Invocation::ScriptsList,
-        ["scripts", "show"] => Invocation::ScriptsShow(
-            leaf.get_many::<String>("name").unwrap_or_default().cloned().collect::<Vec<_>>().join(" "),
-        ),
+        ["scripts", "path"] => Invocation::ScriptsPath(Some(name()).filter(|name| !name.is_empty())),
+        ["scripts", "show"] => Invocation::ScriptsShow(name()),
         ["serve"] => {
             Invocation::Serve { socket: leaf.get_one::<PathBuf>("socket").cloned(), sandbox: sandbox() }
         }
@@ -390,17 +478,30 @@ pub fn parse_file(
     let (rest, words) = if header.is_present { (rest, Vec::new()) } else { without_header(rest) };
     let typed = std::iter::once(OsString::from(file)).chain(rest);
     let matches = of_file(file, header).try_get_matches_from(typed)?;
-    let own = read_globals(&matches);
-    let colour = if own.colour == Colour::Auto { before.colour } else { own.colour };
-    let options = Options {
-        dry_run: own.options.dry_run || before.options.dry_run,
-        yes: own.options.yes || before.options.yes,
-        json: own.options.json || before.options.json,
-        no_trunc: own.options.no_trunc || before.options.no_trunc,
-    };
+    let globals = read_globals(&matches).or(before);
     let args = if header.is_present { named(header, &matches) } else { Args::List(words) };
-    let fields = if own.fields.is_empty() { before.fields } else { own.fields };
-    Ok((Globals { options, fields, colour }, args))
+    Ok((globals, args))
+}
+
+impl Globals {
+    /// These, and where they say nothing those that stood before.
+    fn or(self, before: Self) -> Self {
+        Self {
+            options: Options {
+                dry_run: self.options.dry_run || before.options.dry_run,
+                yes: self.options.yes || before.options.yes,
+                json: self.options.json || before.options.json,
+                no_trunc: self.options.no_trunc || before.options.no_trunc,
+            },
+            fields: if self.fields.is_empty() { before.fields } else { self.fields },
+            colour: if self.colour == Colour::Auto { before.colour } else { self.colour },
+            allow_sh: self.allow_sh || before.allow_sh,
+            allow_paths: before.allow_paths.into_iter().chain(self.allow_paths).collect(),
+            max_time: self.max_time.or(before.max_time),
+            max_operations: self.max_operations.or(before.max_operations),
+            max_memory: self.max_memory.or(before.max_memory),
+        }
+    }
 }
 
 /// `script FILE` as a command with the file's own header.
@@ -417,6 +518,8 @@ pub fn of_file(file: &str, header: &Header) -> Command {
 
 /// The flags of every script, and the other words: any, since no header names them. After `--` all are words.
 fn without_header(rest: Vec<OsString>) -> (Vec<OsString>, Vec<String>) {
+    const WITH_VALUES: [&str; 5] =
+        ["--allow-path", "--color", "--max-memory", "--max-operations", "--max-time"];
     let (mut flags, mut words) = (Vec::new(), Vec::new());
     let mut rest = rest.into_iter();
     while let Some(word) = rest.next() {
@@ -424,11 +527,19 @@ fn without_header(rest: Vec<OsString>) -> (Vec<OsString>, Vec<String>) {
             Some("--") => {
                 words.extend(rest.by_ref().map(|word| word.to_string_lossy().into_owned()));
             }
-            Some("--color") => flags.extend([Some(word), rest.next()].into_iter().flatten()),
-            Some("--dry-run" | "--help" | "--json" | "--no-trunc" | "--yes" | "-h" | "-y") => {
+            Some(name) if WITH_VALUES.contains(&name) => {
+                flags.extend([Some(word), rest.next()].into_iter().flatten());
+            }
+            Some("--allow-sh" | "--dry-run" | "--help" | "--json" | "--no-trunc" | "--yes" | "-h" | "-y") => {
                 flags.push(word)
             }
-            Some(text) if text.starts_with("--color=") || text.starts_with("--json=") => flags.push(word),
+            Some(text)
+                if text
+                    .split_once('=')
+                    .is_some_and(|(name, _)| name == "--json" || WITH_VALUES.contains(&name)) =>
+            {
+                flags.push(word);
+            }
             _ => words.push(word.to_string_lossy().into_owned()),
         }
     }
@@ -452,6 +563,11 @@ fn read_globals(matches: &ArgMatches) -> Globals {
             Some("never") => Colour::Never,
             _ => Colour::Auto,
         },
+        allow_sh: matches.get_flag("allow-sh"),
+        allow_paths: matches.get_many("allow-path").unwrap_or_default().cloned().collect(),
+        max_time: matches.get_one("max-time").copied(),
+        max_operations: matches.get_one("max-operations").copied(),
+        max_memory: matches.get_one("max-memory").copied(),
     }
 }
 
@@ -465,6 +581,20 @@ fn named(header: &Header, matches: &ArgMatches) -> Args {
     };
     let arguments = header.arguments.iter();
     Args::Named(arguments.map(|a| (a.name.replace('-', "_"), value(&a.name, &a.kind))).collect())
+}
+
+/// The arguments of a script when none is given: their names are what counts.
+pub fn no_args(header: &Header) -> Args {
+    if !header.is_present {
+        return Args::default();
+    }
+    let value = |kind: &Kind| match kind {
+        Kind::Flag => Value::Flag(false),
+        Kind::Positional { many: true, .. } => Value::Many(Vec::new()),
+        Kind::Option(_) | Kind::Positional { .. } => Value::Text(None),
+    };
+    let arguments = header.arguments.iter();
+    Args::Named(arguments.map(|a| (a.name.replace('-', "_"), value(&a.kind))).collect())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::client;
 use crate::config;
@@ -86,6 +87,21 @@ impl From<&script::Error> for Report {
     fn from(error: &script::Error) -> Self {
         match error {
             script::Error::Api { error, place } => Self { place: place.clone(), ..Self::from(error) },
+            script::Error::File { message, code, place } => Self {
+                code,
+                message: message.clone(),
+                place: place.clone(),
+                exit: if *code == "not_found" { NOT_FOUND } else { FAILED },
+                ..Self::default()
+            },
+            script::Error::Limit { message, hint, code, place } => Self {
+                code,
+                message: message.clone(),
+                hint: hint.clone(),
+                place: place.clone(),
+                exit: if *code == "timeout" { TIMED_OUT } else { FAILED },
+                ..Self::default()
+            },
             script::Error::Interrupted { done } => {
                 let message =
                     if done.is_empty() { "interrupted".to_owned() } else { format!("interrupted; {done}") };
@@ -110,8 +126,9 @@ impl From<&script::Error> for Report {
                 exit: FAILED,
                 ..Self::default()
             },
-            script::Error::Usage { message, hint, place } => Self {
-                code: "invalid",
+            script::Error::Usage { message, hint, code, place } => Self {
+                // The word for a wrong use, wherever it is noticed.
+                code: if *code == "usage" { "invalid" } else { code },
                 message: message.clone(),
                 hint: hint.clone(),
                 place: place.clone(),
@@ -192,7 +209,8 @@ impl Report {
     }
 
     fn to_json(&self) -> String {
-        format!("{}\n", json!({ "error": self.to_value() }))
+        let json = json!({ "error": self.to_value() }).to_string();
+        format!("{}\n", render::escape_json(&json))
     }
 
     fn to_text(&self, colour: bool) -> String {
@@ -220,20 +238,57 @@ impl Report {
     }
 }
 
-/// The place in a script: file, line, column, the line itself and a caret under it.
+/// How many columns of a script's line are shown.
+const LINE: usize = 100;
+
+/// The place in a script: file, line, column, the line itself and a caret under it. Of a line that is too long the part
+/// around the place is shown.
 fn push_place(text: &mut String, place: &Place, dim: Style, red: Style) {
     let Place { file, line, column, source } = place;
     let number = line.to_string();
     let margin = " ".repeat(number.len());
+    let file = render::clean_line(file);
     let _ = writeln!(text, "{margin} {dim}-->{dim:#} {file}:{line}:{column}");
     if let Some(source) = source {
-        let before: String = source
-            .chars()
-            .take(column.saturating_sub(1))
-            .map(|c| if c == '\t' { '\t' } else { ' ' })
-            .collect();
+        let (shown, before) = around(source, column.saturating_sub(1));
         let _ = writeln!(text, "{margin} {dim}|{dim:#}");
-        let _ = writeln!(text, "{dim}{number} |{dim:#} {}", render::clean(source));
+        let _ = writeln!(text, "{dim}{number} |{dim:#} {shown}");
         let _ = writeln!(text, "{margin} {dim}|{dim:#} {before}{red}^{red:#}");
     }
+}
+
+/// The part of a line around a place, fit for a terminal, and what stands before the place made blank.
+fn around(source: &str, place: usize) -> (String, String) {
+    let cut = |text: &str| text.chars().map(|c| if c == '\t' { ' ' } else { c }).collect::<String>();
+    let left: String = source.chars().take(place).collect();
+    let right: String = source.chars().skip(place).take(LINE).collect();
+    let (left, right) = (cut(&render::clean(&left)), cut(&render::clean(&right)));
+    let mut shown = String::new();
+    let mut room = LINE / 2;
+    for c in left.chars().rev() {
+        let wide = c.width().unwrap_or(0);
+        if wide > room {
+            shown = shown.trim_start_matches(' ').to_owned();
+            shown.insert_str(0, "… ");
+            break;
+        }
+        room -= wide;
+        shown.insert(0, c);
+    }
+    let before = " ".repeat(shown.width());
+    let mut room = LINE.saturating_sub(before.len());
+    let mut rest = right.chars();
+    for c in rest.by_ref() {
+        let wide = c.width().unwrap_or(0);
+        if wide > room {
+            shown.push('…');
+            break;
+        }
+        room -= wide;
+        shown.push(c);
+    }
+    if rest.next().is_none() && source.chars().nth(place + LINE).is_some() && !shown.ends_with('…') {
+        shown.push('…');
+    }
+    (shown, before)
 }

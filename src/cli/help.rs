@@ -14,7 +14,9 @@ use super::ui::{Colour, Ui};
 use crate::config::{self, Config};
 use crate::render;
 use crate::script::reference::Entry;
-use crate::script::{Engine, Host, Interrupt, Limits, Options, Reference, Terminal, on_script_thread};
+use crate::script::{
+    Access, Engine, Host, Interrupt, Limits, Options, Reference, Terminal, on_script_thread,
+};
 
 /// What `help` tells besides the help of a command.
 pub const PAGES: [&str; 2] = ["functions", "man"];
@@ -31,6 +33,8 @@ pub fn reference(config: &Config) -> std::io::Result<Reference> {
             fields: Rc::new([]),
             interrupt: Interrupt::default(),
             limits: Limits::default(),
+            shell: Rc::new(super::shell::LocalShell),
+            access: Access::default(),
             env: Rc::new(config::environment),
         };
         Engine::new(host).reference()

@@ -9,13 +9,14 @@ mod manual;
 mod repl;
 mod scripts;
 mod server;
+mod shell;
 mod test;
 mod ui;
 
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use command::{Globals, Invocation};
@@ -28,7 +29,8 @@ use crate::daemon::Serve;
 use crate::render;
 use crate::script::header::{Header, HeaderError};
 use crate::script::{
-    self, Args, Engine, Host, Interrupt, Limits, Outcome, Place, Script, Terminal, on_script_thread,
+    self, Access, Args, Engine, Host, Interrupt, Limits, Outcome, Place, Script, Terminal, mark,
+    on_script_thread, read_at_most, read_text, sentence,
 };
 use crate::wire::Timestamp;
 
@@ -130,6 +132,7 @@ fn dispatch(
         }
         Invocation::ScriptFile { file, rest } => {
             let (script, header) = read_script(&file)?;
+            let header = header.map_err(|error| bad_header(&script, &error))?;
             let parsed = command::parse_file(&script.name, &header, rest, globals);
             let (globals, args) = match parsed {
                 Ok(parsed) => parsed,
@@ -147,16 +150,38 @@ fn dispatch(
             };
             out(&list(catalog, json, &globals.fields, &style))
         }
+        Invocation::ScriptCheck(files) => check(config, globals, files),
+        Invocation::ScriptsCopy { name, force } => {
+            let copied = scripts::copy(catalog, &config.scripts, &name, force, dry_run)?;
+            if json {
+                return out(&render::pretty(
+                    &serde_json::json!({ "name": copied.name, "path": copied.path }),
+                ));
+            }
+            let path = copied.path.display();
+            if dry_run {
+                return out(&format!("would copy {} to {path}\n", copied.name));
+            }
+            ui.err(&format!(
+                "{} Copied to {path}, which is what superserve {} runs now\n",
+                mark(ui, true),
+                copied.name
+            ));
+            Ok(0)
+        }
+        Invocation::ScriptsPath(name) => {
+            let path = match name {
+                None => config.scripts.clone(),
+                Some(name) => scripts::path(catalog, &name)?,
+            };
+            if json {
+                return out(&render::pretty(&serde_json::json!({ "path": path })));
+            }
+            out(&format!("{}\n", path.display()))
+        }
         Invocation::ScriptsShow(name) => match catalog.find(&name) {
             Some(command) => out(&command.script.text),
-            None => Err(Report {
-                exit: error::NOT_FOUND,
-                code: "not_found",
-                ..Report::usage(
-                    format!("Script not found: no command '{name}' is a script"),
-                    "Run superserve scripts list to see those that are.",
-                )
-            }),
+            None => Err(scripts::not_found(catalog, &name)),
         },
         Invocation::Serve { socket, sandbox } => {
             server::serve(config, sandbox, &Serve { socket, ..Serve::default() })
@@ -201,10 +226,15 @@ fn scripted(
     place: fn(Report) -> Report,
 ) -> server::Result {
     let json = globals.options.json;
-    on_engine(config, globals, sandbox, move |engine, terminal, _| match work(engine) {
-        Ok(Outcome::Done) => 0,
-        Ok(Outcome::Exit(code)) => code,
-        Err(error) => place(Report::from(&error)).tell(terminal, json),
+    on_engine(config, globals, sandbox, move |engine, terminal, _| {
+        match work({
+            engine.is_last();
+            engine
+        }) {
+            Ok(Outcome::Done) => 0,
+            Ok(Outcome::Exit(code)) => code,
+            Err(error) => place(Report::from(&error)).tell(terminal, json),
+        }
     })
 }
 
@@ -216,17 +246,21 @@ fn on_engine(
     work: impl FnOnce(&mut Engine, &dyn Terminal, &Config) -> i32 + Send + 'static,
 ) -> server::Result {
     let interrupt = Interrupt::default();
-    connection::watch_ctrl_c(interrupt.clone());
+    connection::watch_signals(interrupt.clone(), globals.allow_sh);
+    let access = access(&config, &globals)?;
+    let limits = limits(&globals);
     on_script_thread(move || {
         let terminal: Rc<dyn Terminal> = Rc::new(Ui::new(globals.colour));
         let mut engine = Engine::new(Host {
             connection: Rc::new(connection::Local { config: config.clone(), sandbox }),
             terminal: terminal.clone(),
+            shell: Rc::new(shell::LocalShell),
+            access,
             clock: config.clock.clone(),
             options: globals.options,
             fields: globals.fields.into(),
             interrupt,
-            limits: Limits::default(),
+            limits,
             env: Rc::new(config::environment),
         });
         let code = work(&mut engine, terminal.as_ref(), &config);
@@ -235,6 +269,73 @@ fn on_engine(
         code
     })
     .map_err(|error| Report::io(&error))
+}
+
+/// Where scripts are stopped.
+fn limits(globals: &Globals) -> Limits {
+    let standard = Limits::default();
+    Limits {
+        operations: globals.max_operations.unwrap_or(standard.operations),
+        time: globals.max_time,
+        memory: globals.max_memory.unwrap_or(standard.memory),
+        ..standard
+    }
+}
+
+/// What scripts may touch. Error: a folder that is allowed isn't there.
+fn access(config: &Config, globals: &Globals) -> Result<Access, Report> {
+    let allowed = |path: &PathBuf| {
+        path.canonicalize().map_err(|error| {
+            Report::usage(
+                format!("--allow-path {}: {}", path.display(), sentence(&error)),
+                "Give a folder that is there.",
+            )
+        })
+    };
+    Ok(Access {
+        // One that is gone is told by the first function that needs it.
+        folder: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
+        paths: globals.allow_paths.iter().map(allowed).collect::<Result<_, _>>()?,
+        modules: vec![config.scripts.clone()],
+        sh: globals.allow_sh,
+    })
+}
+
+/// Tells what is wrong in scripts, without running them; the exit code.
+fn check(config: Config, globals: Globals, files: Vec<PathBuf>) -> server::Result {
+    let json = globals.options.json;
+    let mut scripts = Vec::new();
+    let mut found = Vec::new();
+    for file in files {
+        match read_script(&file) {
+            Ok((script, header)) => scripts.push((script, header)),
+            Err(report) => found.push(report),
+        }
+    }
+    on_engine(config, globals, None, move |engine, terminal, _| {
+        for (script, header) in scripts {
+            let args = match header {
+                Ok(header) => command::no_args(&header),
+                Err(error) => {
+                    found.push(bad_header(&script, &error));
+                    // Whatever it declares may be meant well.
+                    Args::default()
+                }
+            };
+            found.extend(engine.check(&script, args).iter().map(Report::from));
+        }
+        let code = if found.is_empty() { 0 } else { error::FAILED };
+        if json {
+            let found: Vec<serde_json::Value> = found.iter().map(Report::to_value).collect();
+            return terminal
+                .out(&render::escape_json(&render::pretty(&found)))
+                .map_or_else(|error| Report::io(&error).exit, |()| code);
+        }
+        for report in &found {
+            report.tell(terminal, false);
+        }
+        code
+    })
 }
 
 /// A script that declares `@option sandbox` decides how the server is started, if its command starts one.
@@ -249,19 +350,28 @@ fn sandbox_of(args: &Args) -> Result<Option<SandboxChoice>, Report> {
     })
 }
 
-fn read_script(file: &Path) -> Result<(Script, Header), Report> {
-    let failed = |error: std::io::Error| Report {
-        exit: if error.kind() == std::io::ErrorKind::NotFound { error::NOT_FOUND } else { error::FAILED },
-        code: "not_found",
-        ..Report::usage(format!("cannot read the script {}: {error}", file.display()), "Check its path.")
-    };
-    let bytes = std::fs::read(file).map_err(failed)?;
-    let text = String::from_utf8(bytes).map_err(|_| {
-        Report::usage(format!("the script {} is not UTF-8", file.display()), "Save it as UTF-8.")
+/// Reads a script's file, or stdin for `-`, and its header.
+fn read_script(file: &Path) -> Result<(Script, Result<Header, HeaderError>), Report> {
+    let most = Limits::default().text as u64;
+    let is_stdin = file == Path::new("-");
+    let read = if is_stdin { read_at_most(std::io::stdin().lock(), most) } else { read_text(file, most) };
+    let name = if is_stdin { "stdin".to_owned() } else { file.display().to_string() };
+    let text = read.map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => {
+            Report::usage(format!("cannot use the script {name}: {error}"), "A script is text in UTF-8.")
+        }
+        kind => Report {
+            exit: if kind == std::io::ErrorKind::NotFound { error::NOT_FOUND } else { error::FAILED },
+            code: if kind == std::io::ErrorKind::NotFound { "not_found" } else { "io" },
+            ..Report::usage(
+                format!("cannot read the script {name}: {}", sentence(&error)),
+                "superserve scripts list shows the scripts that are commands; a file needs its path.",
+            )
+        },
     })?;
-    let script =
-        Script { name: file.display().to_string(), path: Some(file.to_owned()), text: Cow::Owned(text) };
-    let header = Header::parse(&script.text).map_err(|error| bad_header(&script, &error))?;
+    let path = (!is_stdin).then(|| file.to_owned());
+    let script = Script { name, path, text: Cow::Owned(text) };
+    let header = Header::parse(&script.text);
     Ok((script, header))
 }
 
@@ -294,7 +404,7 @@ fn list(catalog: &Catalog, json: bool, fields: &[String], style: &render::Style)
                 })
             })
             .collect();
-        return render::pretty(&render::only(rows.into(), fields));
+        return render::escape_json(&render::pretty(&render::only(rows.into(), fields))).into_owned();
     }
     let rows: Vec<Vec<String>> = catalog
         .commands()

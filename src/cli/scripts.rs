@@ -1,10 +1,12 @@
 //! The scripts that are commands: the bundled ones, and those in the user's folder, which go before them.
 
 use std::borrow::Cow;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::script::Script;
+use super::error::{self, Report};
 use crate::script::header::{Header, HeaderError};
+use crate::script::{Limits, Script, did_you_mean, read_text, sentence};
 
 macro_rules! bundled {
     ($($path:literal),+ $(,)?) => {
@@ -108,7 +110,7 @@ impl Catalog {
 
     /// The command of this name; words are divided by spaces or `/`.
     pub fn find(&self, name: &str) -> Option<&Command> {
-        let words: Vec<&str> = name.split(['/', ' ']).filter(|word| !word.is_empty()).collect();
+        let words = words_of(name);
         self.0.iter().find(|command| command.words == words)
     }
 }
@@ -126,13 +128,121 @@ fn collect(folder: &Path, prefix: &str, depth: usize, commands: &mut Vec<Command
             if depth > 1 {
                 collect(&path, &format!("{command}/"), depth - 1, commands);
             }
-        } else if about.is_file()
-            && path.extension().is_some_and(|ending| ending == "rhai")
-            && let Ok(text) = std::fs::read_to_string(&path)
-        {
-            commands.push(Command::new(&command, Some(path), Cow::Owned(text)));
+        } else if about.is_file() && path.extension().is_some_and(|ending| ending == "rhai") {
+            match read_text(&path, Limits::default().text as u64) {
+                Ok(text) => commands.push(Command::new(&command, Some(path), Cow::Owned(text))),
+                // It is told of when somebody calls it.
+                Err(error) => commands.push(Command {
+                    header: Err(HeaderError {
+                        line: 1,
+                        message: format!("the script can't be read: {}", sentence(&error)),
+                    }),
+                    ..Command::new(&command, Some(path), Cow::Borrowed(""))
+                }),
+            }
         }
     }
+}
+
+/// A bundled script's copy.
+pub struct Copied {
+    /// The command.
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// Copies a bundled script into the user's folder; with `dry_run` says where it would go. Errors: no bundled command has
+/// this name; a file is there already, and `force` is not given.
+pub fn copy(
+    catalog: &Catalog,
+    folder: &Path,
+    name: &str,
+    force: bool,
+    dry_run: bool,
+) -> Result<Copied, Report> {
+    let path = words_of(name).join("/");
+    let Some((path, text)) = BUNDLED.iter().find(|(bundled, _)| *bundled == path) else {
+        return Err(match catalog.find(name) {
+            Some(command) => Report {
+                exit: error::CONFLICT,
+                code: "conflict",
+                ..Report::usage(
+                    format!("{} is your own already: {}", command.name(), command.script.name),
+                    "Copy the file as any other, under the name of another command.",
+                )
+            },
+            None => not_found(catalog, name),
+        });
+    };
+    let file = folder.join(format!("{path}.rhai"));
+    if !force && file.symlink_metadata().is_ok() {
+        return Err(Report {
+            exit: error::CONFLICT,
+            code: "conflict",
+            ..Report::usage(
+                format!("there is a file already: {}", file.display()),
+                "Look at it first; --force replaces it.",
+            )
+        });
+    }
+    if !dry_run {
+        write(&file, text, force).map_err(|error| Report {
+            exit: error::FAILED,
+            code: "io",
+            ..Report::usage(
+                format!("cannot write {}: {}", file.display(), sentence(&error)),
+                "The scripts folder is the setting `scripts`.",
+            )
+        })?;
+    }
+    Ok(Copied { name: path.replace('/', " "), path: file })
+}
+
+fn write(file: &Path, text: &str, force: bool) -> std::io::Result<()> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    if force && file.symlink_metadata().is_ok() {
+        std::fs::remove_file(file)?;
+    }
+    // Not through a link, and not over what has come meanwhile.
+    std::fs::OpenOptions::new().write(true).create_new(true).open(file)?.write_all(text.as_bytes())
+}
+
+/// The file that a command runs. Error: it is bundled, or there is none of this name.
+pub fn path(catalog: &Catalog, name: &str) -> Result<PathBuf, Report> {
+    let command = catalog.find(name).ok_or_else(|| not_found(catalog, name))?;
+    command.script.path.clone().ok_or_else(|| {
+        let name = command.name();
+        Report {
+            exit: error::NOT_FOUND,
+            code: "not_found",
+            ..Report::usage(
+                format!("{name} is bundled, and has no file"),
+                format!("superserve scripts copy {name} makes one that you can change."),
+            )
+        }
+    })
+}
+
+/// No command of this name is a script.
+pub fn not_found(catalog: &Catalog, name: &str) -> Report {
+    let names: Vec<String> = catalog.commands().iter().map(Command::name).collect();
+    let wanted = words_of(name).join(" ");
+    let near = did_you_mean(&wanted, names.iter().map(String::as_str));
+    Report {
+        exit: error::NOT_FOUND,
+        code: "not_found",
+        ..Report::usage(
+            format!("Script not found: no command '{wanted}' is a script"),
+            near.unwrap_or_else(|| "Run superserve scripts list to see those that are.".to_owned()),
+        )
+    }
+}
+
+/// Words are divided by spaces or `/`.
+fn words_of(name: &str) -> Vec<&str> {
+    name.split(['/', ' ']).filter(|word| !word.is_empty()).collect()
 }
 
 /// What can be typed as a command.
@@ -193,6 +303,8 @@ mod tests {
         let catalog = Catalog::load(folder.path());
         let mine: Vec<String> =
             catalog.commands().iter().filter(|command| !command.is_bundled).map(Command::name).collect();
-        assert_eq!(mine, ["c again c x", "c x"]);
+        assert_eq!(mine, ["c again c bytes", "c again c x", "c bytes", "c x"]);
+        let bytes = catalog.find("c bytes").expect("the command");
+        assert_eq!(bytes.summary(), "(unusable: line 1: the script can't be read: it is not UTF-8)");
     }
 }

@@ -17,15 +17,15 @@ use super::command::{self, Globals, Invocation};
 use super::error::{FAILED, INTERRUPTED, Report};
 use super::scripts::Catalog;
 use super::ui::Ui;
-use super::{bad_header, connection, read_script, sandbox_of, server, told_on};
+use super::{access, bad_header, connection, limits, read_script, sandbox_of, server, shell, told_on};
 use crate::client::{self, Client};
 use crate::clock::{Clock, Hand};
 use crate::config::{self, Config};
 use crate::daemon::Throwaway;
 use crate::render;
 use crate::script::{
-    self, Args, Bar, Connection, Engine, Failure, Host, Interrupt, Limits, Line, Options, Outcome, Ran,
-    Script, Terminal, World, on_script_thread,
+    self, Access, Args, Bar, Connection, Engine, Failure, Host, Interrupt, Limits, Line, Options, Outcome,
+    Ran, Script, Terminal, World, on_script_thread,
 };
 use crate::wire;
 
@@ -49,10 +49,12 @@ pub fn run(
     let scripts = files(paths)?;
     let catalog = catalog.clone();
     let interrupt = Interrupt::default();
-    connection::watch_ctrl_c(interrupt.clone());
+    connection::watch_signals(interrupt.clone(), globals.allow_sh);
+    let access = access(&config, &globals)?;
+    let limits = limits(&globals);
     on_script_thread(move || {
         let ui = Ui::new(globals.colour);
-        let surroundings = Rc::new(Surroundings { config, catalog, interrupt });
+        let surroundings = Rc::new(Surroundings { config, catalog, interrupt, access, limits });
         let mut results = Results::new(&ui, globals.options.json, scripts.len() > 1);
         let run = run_all(&surroundings, &scripts, filter.as_deref(), &mut results);
         run.and_then(|()| results.finish()).unwrap_or_else(|report| report.tell(&ui, globals.options.json))
@@ -65,6 +67,9 @@ struct Surroundings {
     config: Config,
     catalog: Catalog,
     interrupt: Interrupt,
+    /// What tests may touch. What runs inside of them may do no more.
+    access: Access,
+    limits: Limits,
 }
 
 /// A file of tests.
@@ -86,7 +91,8 @@ fn files(paths: &[PathBuf]) -> Result<Vec<File>, Report> {
             found.push(path.clone());
         }
         for file in found {
-            let (script, _) = read_script(&file)?;
+            let (script, header) = read_script(&file)?;
+            header.map_err(|error| bad_header(&script, &error))?;
             files.push(File { script, is_named: file == *path });
         }
     }
@@ -347,7 +353,9 @@ impl Stage {
             options,
             fields: fields.into(),
             interrupt: self.surroundings.interrupt.clone(),
-            limits: Limits::default(),
+            limits: self.surroundings.limits,
+            shell: Rc::new(shell::LocalShell),
+            access: self.surroundings.access.clone(),
             env: Rc::new(config::environment),
         }
     }
@@ -398,6 +406,7 @@ impl Stage {
                 },
             },
             Invocation::ScriptFile { file, rest } => read_script(&file).and_then(|(script, header)| {
+                let header = header.map_err(|error| bad_header(&script, &error))?;
                 let json = globals.options.json;
                 match command::parse_file(&script.name, &header, rest, globals) {
                     Ok((globals, args)) => run(globals, &script, args, false),

@@ -43,6 +43,14 @@ impl Error {
         }
     }
 
+    /// The HTTP status that stands for it; 0 if no server answers, or none was asked.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Api { code, .. } => code.status(),
+            Self::Input { .. } | Self::Missing { .. } | Self::Protocol(_) | Self::Unreachable { .. } => 0,
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {

@@ -50,7 +50,8 @@ impl Cleaner {
     }
 }
 
-fn is_plain(c: char) -> bool {
+/// Whether a terminal shows it, and obeys nothing.
+pub fn is_plain(c: char) -> bool {
     matches!(c, '\n' | '\t')
         || !(c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
 }

@@ -1,8 +1,12 @@
 //! JSON as the command line prints it.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::escape::is_plain;
 use crate::wire::{Session, Timestamp};
 
 /// Two spaces a level, and a newline at the end.
@@ -20,6 +24,23 @@ pub fn only(value: Value, fields: &[String]) -> Value {
         }
         other => other,
     }
+}
+
+/// JSON as it may stand on a terminal: what JSON leaves as it is and a terminal would obey is escaped, which changes no
+/// value.
+pub fn escape_json(text: &str) -> Cow<'_, str> {
+    if text.chars().all(|c| is_plain(c) || c.is_ascii_control() && c != '\x7f') {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if is_plain(c) || c.is_ascii_control() && c != '\x7f' {
+            escaped.push(c);
+        } else {
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 /// A session with the page's keys in the page's order, then ours, as far as they have values. Times in whole seconds.
@@ -50,6 +71,17 @@ pub fn session_json(session: &Session) -> Value {
 mod tests {
     use super::*;
     use crate::wire::Status;
+
+    #[test]
+    fn escaped_json_is_the_same_json() {
+        let value = json!({ "a\u{9b}": ["\u{7f}\u{202e}\u{1b}\n\"\\", "grüße 👩‍👩‍👧", 1] });
+        let text = pretty(&value);
+        let escaped = escape_json(&text);
+        assert!(!escaped.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{escaped}");
+        assert!(escaped.contains("\\u009b") && escaped.contains("grüße 👩‍👩‍👧"), "{escaped}");
+        assert_eq!(serde_json::from_str::<Value>(&escaped).expect("JSON"), value);
+        assert!(matches!(escape_json("{\"a\": 1}\n"), Cow::Borrowed(_)));
+    }
 
     fn sample() -> Session {
         Session {

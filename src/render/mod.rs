@@ -10,7 +10,7 @@ mod table;
 pub use age::{ago, duration, moment, span};
 pub use agent::{agent, agents};
 pub use escape::{Cleaner, clean, clean_line};
-pub use json::{only, pretty, session_json};
+pub use json::{escape_json, only, pretty, session_json};
 pub use session::{message, session, sessions, shorten, width};
 pub use table::{fields, grid, rows};
 

@@ -1,6 +1,6 @@
 //! The engine's assembly: limits, what scripts can call, and what the language leaves out.
 
-use rhai::{Dynamic, Engine, exported_module};
+use rhai::{Dynamic, Engine, Position, exported_module};
 
 use super::agents::{self, Agent, Agents};
 use super::column;
@@ -8,15 +8,18 @@ use super::control;
 use super::duration::{self, Span, refuse_mixed_comparisons};
 use super::ending::{self, Done, DoneRow};
 use super::failure::{self, Failure};
+use super::files;
 use super::fixture;
+use super::growth;
 use super::lists;
 use super::message::{self, Message, Reply};
 use super::output;
 use super::progress::{self, Progress};
 use super::resolver::{Resolver, Sources};
-use super::runtime::Runtime;
+use super::runtime::{Passed, Runtime};
 use super::session::{self, Session};
 use super::sessions::{self, Sessions};
+use super::shell::{self, Ran};
 use super::stream::{self, Stream};
 use super::text;
 use super::time::{self, Moment};
@@ -37,15 +40,12 @@ fn language(engine: &mut Engine, runtime: &Runtime, sources: &Sources) {
     let limits = runtime.host().limits;
     engine
         .set_max_strings_interned(0)
-        .set_max_operations(limits.operations)
         .set_max_call_levels(limits.call_levels)
         .set_max_expr_depths(EXPRESSION_DEPTH, EXPRESSION_DEPTH)
-        .set_max_string_size(limits.string)
-        .set_max_array_size(limits.array)
-        .set_max_map_size(limits.map)
-        .set_strict_variables(true)
+        // The engine's own limits of sizes count all that a value holds at every call on it, so that `push` gets slower with
+        // each element; the runtime looks at the memory instead.
         .set_fail_on_invalid_map_property(true)
-        // It would escape the check of names before a script runs.
+        // Unknown variables are found by the check before a script runs, all of them; `eval` would escape it.
         .disable_symbol("eval")
         .set_default_tag(Dynamic::from(runtime.clone()))
         .set_module_resolver(Resolver::new(sources.clone()));
@@ -56,9 +56,19 @@ fn language(engine: &mut Engine, runtime: &Runtime, sources: &Sources) {
     let at_debug = runtime.clone();
     engine.on_debug(move |text, _, _| at_debug.err(&format!("{text}\n")));
     let at_variable = runtime.clone();
-    // Functions don't see the script's variables; `args` is meant to be seen everywhere.
+    let levels = limits.call_levels;
+    // Functions don't see the script's variables; `args` is meant to be seen everywhere. What stops a script inside of a
+    // function would be told with the place of the call alone: here it gets its own.
     #[expect(deprecated, reason = "the call is stable in all but name")]
     engine.on_var(move |name, _, context| {
+        let level = context.call_level();
+        if level >= levels && at_variable.passed().is_none() {
+            at_variable.pass(Passed::Levels);
+        }
+        if let Some(passed) = at_variable.passed() {
+            let failure = if level == 0 { Failure::Stopped } else { Failure::Passed(passed) };
+            return Err(failure.at_position(Position::NONE));
+        }
         Ok((name == "args" && !context.scope().contains("args")).then(|| at_variable.args()))
     });
 }
@@ -73,6 +83,7 @@ fn types(engine: &mut Engine) {
         .register_type_with_name::<Message>("Message")
         .register_type_with_name::<Moment>("Time")
         .register_type_with_name::<Progress>("Progress")
+        .register_type_with_name::<Ran>("Ran")
         .register_type_with_name::<Reply>("Reply")
         .register_type_with_name::<Session>("Session")
         .register_type_with_name::<Sessions>("Sessions")
@@ -95,6 +106,8 @@ fn functions(engine: &mut Engine) {
         exported_module!(duration::duration_methods),
         exported_module!(ending::ending_methods),
         exported_module!(failure::failure_methods),
+        exported_module!(files::file_functions),
+        exported_module!(growth::growing_functions),
         exported_module!(message::message_methods),
         exported_module!(output::output_functions),
         exported_module!(column::column_functions),
@@ -114,6 +127,7 @@ fn functions(engine: &mut Engine) {
         exported_module!(lists::session_source),
         exported_module!(lists::stream_source),
         exported_module!(session::session_methods),
+        exported_module!(shell::shell_functions),
         exported_module!(sessions::session_calls),
         exported_module!(sessions::sessions_methods),
         exported_module!(stream::stream_functions),

@@ -42,7 +42,17 @@ pub fn completeness(engine: &Engine, scope: &Scope, text: &str) -> Complete {
 
 /// Whether a `/*` is open at the end; the engine takes that without a word.
 fn has_open_comment(text: &str) -> bool {
-    pieces(text).last().is_some_and(|last| last.kind == PieceKind::Comment { is_open: true })
+    open_comment(text).is_some()
+}
+
+/// Where a `/*` stands that is open at the end: its line and column, from 1.
+pub fn open_comment(text: &str) -> Option<(usize, usize)> {
+    // Most texts have none, and are not cut.
+    text.find("/*")?;
+    let last = pieces(text).pop().filter(|last| last.kind == PieceKind::Comment { is_open: true })?;
+    let before = &text[..last.start];
+    let line = before.rfind('\n').map_or(0, |end| end + 1);
+    Some((before.matches('\n').count() + 1, before[line..].chars().count() + 1))
 }
 
 #[cfg(test)]

@@ -332,7 +332,7 @@ impl<'a> Screen<'a> {
     fn show(&mut self, event: &RunEvent) -> Result<(), Failure> {
         if self.json {
             let line = serde_json::to_string(event).unwrap_or_default();
-            return self.runtime.out(&format!("{line}\n"));
+            return self.runtime.out_json(&format!("{line}\n"));
         }
         match event {
             RunEvent::Delta { content } => self.reply(content),

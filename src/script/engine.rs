@@ -3,18 +3,22 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
-use rhai::{AST, Array, CallFnOptions, Dynamic, EvalAltResult, Map, Module, Position, Scope};
+use rhai::{
+    AST, Array, CallFnOptions, Dynamic, EvalAltResult, Map, Module, OptimizationLevel, Position, Scope,
+};
 
+use super::check::{self, Depth};
 use super::diagnostic::Reporter;
 use super::expression::Expression;
 use super::failure::Fallible;
 use super::functions::{self, FunctionDoc};
 use super::reference::Reference;
 use super::repl::Repl;
-use super::resolver::{Sources, without_interpreter};
+use super::resolver::{Sources, in_module, without_interpreter};
 use super::runtime::Runtime;
-use super::{Arg, Args, Error, Host, World, assembly, check, column, output};
+use super::{Arg, Args, Error, Host, World, assembly, column, output};
 
 /// A script's text and what it is called in errors.
 #[derive(Clone, Debug)]
@@ -57,6 +61,8 @@ pub struct Engine {
     pub(super) runtime: Runtime,
     pub(super) sources: Sources,
     pub(super) repl: Repl,
+    /// Whether the program ends after the next script.
+    is_last: bool,
 }
 
 impl Engine {
@@ -71,11 +77,17 @@ impl Engine {
     }
 
     fn of(runtime: Runtime) -> Self {
-        let sources = Sources::default();
+        let access = &runtime.host().access;
+        let sources = Sources::with_folders(access.modules.iter().chain(&access.paths).cloned().collect());
         let repl = Repl::new(&runtime);
         let mut engine = assembly::assemble(&runtime, &sources);
         repl.underscores().teach(&mut engine);
-        Self { engine, runtime, sources, repl }
+        Self { engine, runtime, sources, repl, is_last: false }
+    }
+
+    /// Says that the program ends after the next script: what that has made is left to the system.
+    pub fn is_last(&mut self) {
+        self.is_last = true;
     }
 
     /// Runs a script from its beginning, in a scope of its own.
@@ -92,7 +104,8 @@ impl Engine {
     /// The tests in a script, in the order of the text. Error: the script's text is wrong.
     pub fn tests(&mut self, script: &Script) -> Result<Tests, Error> {
         let mut found: Vec<(Position, String, usize)> = Vec::new();
-        self.evaluate_with(script, Args::default(), |engine, _, ast| {
+        let sources = self.sources.clone();
+        self.evaluate_with(script, Args::default(), |engine, scope, ast| {
             let module: &Module = ast.as_ref();
             for (.., function) in module.iter_script_fn_info() {
                 if function.name.starts_with("test_") {
@@ -100,7 +113,7 @@ impl Engine {
                     found.push((place, function.name.to_string(), function.params.len()));
                 }
             }
-            check::unknown_function(engine, ast)
+            check_first(engine, &sources, ast, scope, None)
         })?;
         found.sort_by_key(|(position, ..)| (position.line(), position.position()));
         let (tests, others): (Vec<_>, Vec<_>) =
@@ -117,15 +130,66 @@ impl Engine {
         })
     }
 
+    /// Everything that can be told of a script without running it, that of the modules which it imports included; nothing if
+    /// it is well.
+    pub fn check(&mut self, script: &Script, args: Args) -> Vec<Error> {
+        if let Err(error) = self.take(script) {
+            return vec![error];
+        }
+        let mut scope = Scope::new();
+        scope.push_dynamic("args", self.args(args));
+        // What could never run is left out of a script that is to be run, and checked here.
+        self.engine.set_optimization_level(OptimizationLevel::None);
+        let compiled = self.engine.compile_with_scope(&scope, without_interpreter(&script.text));
+        let found = match compiled {
+            Err(error) => vec![self.reporter().report(&script.name, error.into(), String::new(), None)],
+            Ok(mut ast) => {
+                ast.set_source(&script.name);
+                let found =
+                    check::findings(&self.engine, &self.sources, &ast, Some(&scope), None, Depth::Whole);
+                let reporter = self.reporter();
+                found
+                    .into_iter()
+                    .map(|finding| reporter.finding(finding.source, finding.position, finding.failure))
+                    .collect()
+            }
+        };
+        self.engine.set_optimization_level(OptimizationLevel::Simple);
+        found
+    }
+
+    /// Remembers a script's text for errors. Error: it is too large.
+    fn take(&self, script: &Script) -> Result<(), Error> {
+        let limit = self.runtime.host().limits.text;
+        if script.text.len() > limit {
+            return Err(Error::Usage {
+                message: format!("{} is larger than a script may be: {} MiB", script.name, limit >> 20),
+                hint: None,
+                code: "usage",
+                place: None,
+            });
+        }
+        self.sources.add(&script.name, &script.text, script.path.clone());
+        Ok(())
+    }
+
+    fn reporter(&self) -> Reporter<'_> {
+        Reporter { engine: &self.engine, sources: &self.sources, limits: &self.runtime.host().limits }
+    }
+
     fn evaluate(
         &mut self,
         script: &Script,
         args: Args,
         show: impl FnOnce(&rhai::Engine, &Runtime, &AST, &Dynamic) -> Fallible<()>,
     ) -> Result<Outcome, Error> {
-        let runtime = self.runtime.clone();
+        let (runtime, sources) = (self.runtime.clone(), self.sources.clone());
+        // What is compiled in was checked by a test.
+        let is_ours = matches!(script.text, Cow::Borrowed(_));
         self.evaluate_with(script, args, |engine, scope, ast| {
-            check::unknown_function(engine, ast)?;
+            if !is_ours {
+                check_first(engine, &sources, ast, scope, None)?;
+            }
             let value = engine.eval_ast_with_scope::<Dynamic>(scope, ast)?;
             show(engine, &runtime, ast, &value)
         })
@@ -138,17 +202,10 @@ impl Engine {
         args: Args,
         work: impl FnOnce(&rhai::Engine, &mut Scope, &AST) -> Result<(), Box<EvalAltResult>>,
     ) -> Result<Outcome, Error> {
-        let limit = self.runtime.host().limits.text;
-        if script.text.len() > limit {
-            return Err(Error::Usage {
-                message: format!("{} is larger than a script may be: {} MiB", script.name, limit >> 20),
-                hint: None,
-                place: None,
-            });
-        }
-        self.sources.add(&script.name, &script.text, script.path.clone());
+        self.take(script)?;
         let args = self.args(args);
         self.runtime.set_args(args.clone());
+        self.runtime.begin();
         let mut scope = Scope::new();
         scope.push_dynamic("args", args);
         let result = self
@@ -159,6 +216,10 @@ impl Engine {
                 ast.set_source(&script.name);
                 work(&self.engine, &mut scope, &ast)
             });
+        if self.is_last {
+            // Giving back a million values one by one takes time, and values nested deeply take stack.
+            std::mem::forget(scope);
+        }
         self.outcome(&script.name, result)
     }
 
@@ -167,6 +228,7 @@ impl Engine {
         column::check(&self.engine, &self.runtime.host().fields).map_err(|failure| Error::Usage {
             message: failure.to_string(),
             hint: failure.hint_text().map(str::to_owned),
+            code: "usage",
             place: None,
         })
     }
@@ -188,6 +250,7 @@ impl Engine {
     /// expression, names an unknown field, compares what can't be compared.
     pub fn check_expression(&self, text: &str) -> Result<(), Error> {
         Expression::compile(&self.engine, text).map(drop).map_err(|failure| Error::Usage {
+            code: "usage",
             message: failure.to_string(),
             hint: failure.hint_text().map(str::to_owned),
             place: None,
@@ -222,16 +285,32 @@ impl Engine {
     ) -> Result<Outcome, Error> {
         let changes = self.runtime.take_changes();
         let exit = self.runtime.take_exit();
+        let passed = self.runtime.take_passed();
         if let Some(message) = self.runtime.take_output_error() {
             return Err(Error::Io { message });
         }
         match (exit, result) {
             (Some(code), _) => Ok(Outcome::Exit(code)),
             (None, Ok(())) => Ok(Outcome::Done),
-            (None, Err(error)) => {
-                let reporter = Reporter { engine: &self.engine, sources: &self.sources };
-                Err(reporter.report(main, *error, changes))
-            }
+            (None, Err(error)) => Err(self.reporter().report(main, *error, changes, passed)),
+        }
+    }
+}
+
+/// The first thing that is wrong in what is about to run, so that nothing is half done.
+pub(super) fn check_first(
+    engine: &rhai::Engine,
+    sources: &Sources,
+    ast: &AST,
+    scope: &Scope,
+    before: Option<&AST>,
+) -> Result<(), Box<EvalAltResult>> {
+    match check::findings(engine, sources, ast, Some(scope), before, Depth::BeforeRun).into_iter().next() {
+        None => Ok(()),
+        Some(finding) => {
+            let error = finding.failure.at_position(finding.position);
+            let is_own = ast.source() == Some(&finding.source);
+            Err(if is_own { error } else { in_module(&finding.source, error) })
         }
     }
 }
@@ -245,12 +324,22 @@ fn value_of(arg: Arg) -> Dynamic {
     }
 }
 
-/// The stack of the thread that scripts run on: 256 levels of calls need half of it in a debug build, and a test runs
-/// another script inside of itself.
-const STACK: usize = 128 << 20;
+/// The stacks of the thread that scripts run on: 256 levels of calls need 64 MiB in a debug build, and values that are
+/// nested deeply are copied and given back level by level. Only what is used is taken.
+const STACKS: [usize; 2] = [512 << 20, 64 << 20];
 
 /// Runs `work`, which makes and uses an [`Engine`], on a thread with a stack deep enough for one.
 pub fn on_script_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
-    let thread = std::thread::Builder::new().name("script".into()).stack_size(STACK).spawn(work)?;
-    thread.join().map_err(|_| std::io::Error::other("the script's thread panicked"))
+    // A thread that can't be made would take its work along.
+    let work = Arc::new(Mutex::new(Some(work)));
+    let start = |size: usize| {
+        let work = work.clone();
+        let begin = move || {
+            let work = work.lock().ok()?.take()?;
+            Some(work())
+        };
+        std::thread::Builder::new().name("script".into()).stack_size(size).spawn(begin)
+    };
+    let thread = start(STACKS[0]).or_else(|_| start(STACKS[1]))?;
+    thread.join().ok().flatten().ok_or_else(|| std::io::Error::other("the script's thread panicked"))
 }

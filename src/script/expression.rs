@@ -35,24 +35,22 @@ impl Expression {
                     .to_owned()
             })),
         };
-        let ast =
-            engine.compile_expression_with_scope(&scope, text).map_err(|error| match *error.err_type() {
-                rhai::ParseErrorType::VariableUndefined(ref name) => {
-                    wrong(
-                        format!("a session has no field `{name}`"),
-                        Some(suggestion::did_you_mean(name, names()).unwrap_or_else(|| {
-                            format!("Fields: {}.", names().collect::<Vec<_>>().join(", "))
-                        })),
-                    )
-                }
-                ref other => wrong(other.to_string().trim_end_matches('.').to_owned(), None),
-            })?;
+        let ast = engine
+            .compile_expression_with_scope(&scope, text)
+            .map_err(|error| wrong(diagnostic::syntax(error.err_type()).0, None))?;
         let mut fields = BTreeSet::new();
         let mut problem = None;
         ast.walk(&mut |path| {
             if let Some(ASTNode::Expr(expression)) = path.last() {
                 if let Some(field) = variable(expression) {
                     fields.insert(field.name());
+                } else if let Some(name) = unknown(expression) {
+                    problem.get_or_insert((
+                        format!("a session has no field `{name}`"),
+                        suggestion::did_you_mean(name, names()).unwrap_or_else(|| {
+                            format!("Fields: {}.", names().collect::<Vec<_>>().join(", "))
+                        }),
+                    ));
                 }
                 if let Err(found) = check(expression) {
                     problem.get_or_insert(found);
@@ -148,6 +146,13 @@ fn names() -> impl Iterator<Item = &'static str> + Clone {
 fn variable(expression: &Expr) -> Option<Field> {
     let Expr::Variable(variable, ..) = expression else { return None };
     Field::named(&variable.1)
+}
+
+/// The name of a variable that is nothing here: no field, and no parameter of a function.
+fn unknown(expression: &Expr) -> Option<&str> {
+    let Expr::Variable(variable, ..) = expression else { return None };
+    let (index, name, namespace, _) = &**variable;
+    (index.is_none() && namespace.is_empty()).then_some(name.as_str())
 }
 
 /// Of which sort an expression's value is, where that can be told without running it.

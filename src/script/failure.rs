@@ -1,9 +1,12 @@
 //! What a function throws: a value that scripts can catch and read, and that says why the script stopped if they don't.
 
+use std::io;
+
 use rhai::plugin::*;
 use rhai::{EvalAltResult, NativeCallContext, Position};
 use serde_json::{Value, json};
 
+use super::runtime::Passed;
 use crate::client;
 use crate::wire::ErrorCode;
 
@@ -15,15 +18,27 @@ pub type Fallible<T> = Result<T, Box<EvalAltResult>>;
 pub enum Failure {
     #[error(transparent)]
     Api(#[from] client::Error),
+    /// A file that can't be read or written.
+    #[error("{message}")]
+    File { message: String, kind: io::ErrorKind },
+    /// What the flags that the script was started with don't allow.
+    #[error("{message}")]
+    Forbidden { message: String, hint: String },
     #[error("{0}")]
     Io(String),
+    /// The script has passed a limit.
+    #[error("a limit was passed")]
+    Passed(Passed),
     #[error("{message}")]
     Run { message: String, code: Option<String>, stderr: Option<String> },
     #[error("{message}")]
     Script { message: String, hint: Option<String> },
-    /// By Ctrl-C or `exit`: can't be caught.
+    /// By Ctrl-C, by a limit or by `exit`: can't be caught.
     #[error("stopped")]
     Stopped,
+    /// It took longer than it was given.
+    #[error("{0}")]
+    Timeout(String),
     #[error("{message}")]
     Usage { message: String, hint: Option<String> },
     /// What was waited for did not come: not in time, or it can't come any more.
@@ -48,7 +63,13 @@ impl Failure {
 
     /// As the engine's error, at the place of this call.
     pub fn at(self, context: &NativeCallContext) -> Box<EvalAltResult> {
-        self.at_position(context.call_position())
+        match self {
+            // Outside of functions the place of what stops a script for good is told as it is.
+            Self::Passed(_) if context.call_level() == 0 => {
+                Self::Stopped.at_position(context.call_position())
+            }
+            other => other.at_position(context.call_position()),
+        }
     }
 
     pub fn at_position(self, position: Position) -> Box<EvalAltResult> {
@@ -61,10 +82,16 @@ impl Failure {
     fn code_word(&self) -> String {
         match self {
             Self::Api(error) => error.code().to_owned(),
+            Self::File { kind: io::ErrorKind::NotFound, .. } => "not_found".to_owned(),
+            Self::File { .. } => "io".to_owned(),
+            Self::Forbidden { .. } => "forbidden".to_owned(),
             Self::Io(_) => "io".to_owned(),
+            Self::Passed(Passed::Time) => "timeout".to_owned(),
+            Self::Passed(_) => "limit".to_owned(),
             Self::Run { code, .. } => code.clone().unwrap_or_else(|| "run_failed".to_owned()),
             Self::Script { .. } => "script".to_owned(),
             Self::Stopped => "stopped".to_owned(),
+            Self::Timeout(_) => "timeout".to_owned(),
             Self::Usage { .. } => "usage".to_owned(),
             Self::Wait { timed_out: true, .. } => "timed_out".to_owned(),
             Self::Wait { timed_out: false, .. } => "not_reached".to_owned(),
@@ -80,11 +107,17 @@ impl Failure {
                 client::Error::Protocol(_) => 1,
                 client::Error::Unreachable { .. } => 6,
             },
+            Self::File { kind: io::ErrorKind::NotFound, .. } => 3,
             Self::Run { code, .. } if code.as_deref() == Some("timeout") => 124,
             Self::Run { .. } => 7,
-            Self::Wait { timed_out: true, .. } => 124,
-            Self::Usage { .. } => 2,
-            Self::Io(_) | Self::Script { .. } | Self::Stopped | Self::Wait { timed_out: false, .. } => 1,
+            Self::Passed(Passed::Time) | Self::Timeout(_) | Self::Wait { timed_out: true, .. } => 124,
+            Self::Forbidden { .. } | Self::Usage { .. } => 2,
+            Self::File { .. }
+            | Self::Io(_)
+            | Self::Passed(_)
+            | Self::Script { .. }
+            | Self::Stopped
+            | Self::Wait { timed_out: false, .. } => 1,
         }
     }
 
@@ -96,8 +129,14 @@ impl Failure {
     pub fn hint_text(&self) -> Option<&str> {
         match self {
             Self::Api(error) => error.hint(),
+            Self::Forbidden { hint, .. } => Some(hint),
             Self::Script { hint, .. } | Self::Usage { hint, .. } | Self::Wait { hint, .. } => hint.as_deref(),
-            Self::Io(_) | Self::Run { .. } | Self::Stopped => None,
+            Self::File { .. }
+            | Self::Io(_)
+            | Self::Passed(_)
+            | Self::Run { .. }
+            | Self::Stopped
+            | Self::Timeout(_) => None,
         }
     }
 }
@@ -135,7 +174,8 @@ pub mod failure_methods {
     use super::Failure as Error;
 
     /// What went wrong, as a word to test: `not_found`, `ambiguous`, `busy`, `ended`, `expired`, `unreachable`, …;
-    /// of a failed run the run's own word (`timeout`, `agent_exited`, …); of `wait` `timed_out` or `not_reached`.
+    /// of a failed run the run's own word (`timeout`, `agent_exited`, …); of `wait` `timed_out` or `not_reached`; of a file
+    /// `not_found` or `io`; `forbidden` where a flag like `--allow-sh` is missing.
     ///
     /// ```rhai
     /// try { get("ffff"); } catch (e) { if e.code == "not_found" { print("no such session"); } }
@@ -163,6 +203,21 @@ pub mod failure_methods {
     #[rhai_fn(get = "hint", pure)]
     pub fn hint(error: &mut Error) -> String {
         error.hint_text().unwrap_or_default().to_owned()
+    }
+
+    /// The HTTP status of the server's answer: 404 not found, 409 busy, ended or ambiguous, 410 expired, …; the same for what is
+    /// refused in the same words before the server is asked. 0 if there was no answer: the server is out of reach, or the error
+    /// is none of a call.
+    ///
+    /// ```rhai
+    /// try { get("ffff"); } catch (e) { print(e.status); }   // 404
+    /// ```
+    #[rhai_fn(get = "status", pure)]
+    pub fn status(error: &mut Error) -> i64 {
+        match error {
+            Failure::Api(error) => error.status().into(),
+            _ => 0,
+        }
     }
 
     /// The exit code that superserve ends with if nobody catches it: 3 not found, 5 busy or ended, 7 the agent failed, …

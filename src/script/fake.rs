@@ -18,7 +18,9 @@ use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 
-use super::{Connection, Host, Interrupt, Limits, Line, Options, Terminal};
+use super::{
+    Access, Connection, Host, Interrupt, Limits, Line, Options, Shell, ShellAnswer, ShellOrder, Terminal,
+};
 use crate::client::{self, Client};
 use crate::clock::Clock;
 use crate::wire::event::RunError;
@@ -89,6 +91,16 @@ impl Terminal for FakeTerminal {
 
     fn bar(&self, _: &str, _: u64) -> Box<dyn super::Bar> {
         Box::new(())
+    }
+}
+
+/// Answers every command with its stdin, or its own text.
+pub struct FakeShell;
+
+impl Shell for FakeShell {
+    fn run(&self, order: ShellOrder) -> LocalBoxFuture<'_, io::Result<ShellAnswer>> {
+        let stdout = order.stdin.unwrap_or(order.command).into_bytes();
+        async { Ok(ShellAnswer { stdout, ..ShellAnswer::default() }) }.boxed_local()
     }
 }
 
@@ -525,6 +537,8 @@ pub fn host(server: Option<&FakeServer>, options: Options) -> (Host, Rc<FakeTerm
     let host = Host {
         connection: Rc::new(FakeConnection(server.map(|server| server.socket.clone()))),
         terminal: terminal.clone(),
+        shell: Rc::new(FakeShell),
+        access: Access::default(),
         clock: Clock::system().at(NOW),
         options,
         fields: Rc::new([]),

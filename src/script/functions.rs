@@ -172,7 +172,7 @@ fn list_type(id: TypeId) -> Option<&'static str> {
 }
 
 /// A type as scripts know it.
-pub(super) fn plain_type(text: &str) -> String {
+pub fn plain_type(text: &str) -> String {
     let inner = text
         .trim()
         .trim_start_matches("core::result::")

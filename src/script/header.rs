@@ -17,7 +17,20 @@
 //! `<auto|native|none>`. Where it says nothing of these, the name of the argument itself counts: `agent <NAME>`, `id`.
 
 /// The flags that belong to every script.
-pub const RESERVED: [&str; 7] = ["color", "dry-run", "help", "json", "no-trunc", "version", "yes"];
+pub const RESERVED: [&str; 12] = [
+    "allow-path",
+    "allow-sh",
+    "color",
+    "dry-run",
+    "help",
+    "json",
+    "max-memory",
+    "max-operations",
+    "max-time",
+    "no-trunc",
+    "version",
+    "yes",
+];
 /// Their short forms.
 const RESERVED_SHORT: [char; 3] = ['V', 'h', 'y'];
 

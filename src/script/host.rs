@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::Notify;
@@ -64,6 +66,46 @@ pub trait Terminal {
     fn bar(&self, what: &str, total: u64) -> Box<dyn Bar>;
 }
 
+/// One run of a shell's command line.
+#[derive(Clone, Debug, Default)]
+pub struct ShellOrder {
+    pub command: String,
+    /// What the command reads; nothing if not given.
+    pub stdin: Option<String>,
+    /// Bytes of stdout and of stderr, each, that are kept; more stops the command.
+    pub most: usize,
+}
+
+/// What a command did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShellAnswer {
+    /// Its exit code; 128 and the signal's number if a signal ended it.
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    /// Whether it was stopped since it wrote more than is kept.
+    pub too_much: bool,
+}
+
+/// The only way to other programs.
+pub trait Shell {
+    /// Runs a command line and waits for its end. Whoever drops the future ends the command and all that it has started.
+    fn run(&self, order: ShellOrder) -> LocalBoxFuture<'_, io::Result<ShellAnswer>>;
+}
+
+/// What of this machine a script may touch.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The working folder, in which files may be read and written.
+    pub folder: PathBuf,
+    /// Other folders in which they may.
+    pub paths: Vec<PathBuf>,
+    /// Folders that modules may come from, besides the script's own.
+    pub modules: Vec<PathBuf>,
+    /// Whether `sh` runs commands.
+    pub sh: bool,
+}
+
 /// The flags that belong to every script.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -84,12 +126,12 @@ pub struct Limits {
     pub operations: u64,
     /// Functions inside functions.
     pub call_levels: usize,
-    /// Bytes of one string.
+    /// How long a script may take, waiting included; `None` for as long as it likes.
+    pub time: Option<Duration>,
+    /// Bytes of memory that the script's thread may hold.
+    pub memory: u64,
+    /// Bytes of a text that comes from a file or from a command.
     pub string: usize,
-    /// Elements of one array, those of nested ones included.
-    pub array: usize,
-    /// Entries of one map.
-    pub map: usize,
     /// Bytes of a script's text.
     pub text: usize,
 }
@@ -99,9 +141,9 @@ impl Default for Limits {
         Self {
             operations: 500_000_000,
             call_levels: 256,
+            time: None,
+            memory: 2 << 30,
             string: 256 << 20,
-            array: 10_000_000,
-            map: 1_000_000,
             text: 16 << 20,
         }
     }
@@ -156,6 +198,8 @@ pub type Environment = dyn Fn(&str) -> Option<String>;
 pub struct Host {
     pub connection: Rc<dyn Connection>,
     pub terminal: Rc<dyn Terminal>,
+    pub shell: Rc<dyn Shell>,
+    pub access: Access,
     pub clock: Clock,
     pub options: Options,
     /// What `--json=FIELDS` names: fields, or expressions over a session's. None: all fields.

@@ -20,10 +20,12 @@ mod engine;
 mod expression;
 mod failure;
 mod field;
+mod files;
 mod fixture;
 #[cfg(test)]
 mod fake;
 mod functions;
+mod growth;
 pub mod header;
 mod highlight;
 mod host;
@@ -46,6 +48,7 @@ mod secret;
 mod sequence;
 mod session;
 mod sessions;
+mod shell;
 mod stream;
 mod suggestion;
 mod target;
@@ -53,6 +56,7 @@ mod target;
 mod tests;
 mod text;
 mod time;
+mod types;
 mod value;
 mod wait;
 
@@ -65,8 +69,13 @@ pub use field::names as field_names;
 pub use fixture::{Ran, World};
 pub use functions::FunctionDoc;
 pub use highlight::{Paint, Span, matching_bracket};
-pub use host::{Arg, Args, Bar, Connection, Host, Interrupt, Limits, Line, Options, Terminal};
+pub use host::{
+    Access, Arg, Args, Bar, Connection, Host, Interrupt, Limits, Line, Options, Shell, ShellAnswer,
+    ShellOrder, Terminal,
+};
 pub use manual::{Entry, Page};
+pub use output::mark;
 pub use reference::Reference;
+pub use resolver::{read_at_most, read_text, sentence};
 pub use secret::carries_secret;
 pub use suggestion::did_you_mean;

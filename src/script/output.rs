@@ -508,7 +508,8 @@ pub mod output_functions {
         let terminal = &runtime.host().terminal;
         let error = value.read_lock::<Failure>().map(|error| error.clone());
         if let Some(error) = error.as_ref().filter(|_| runtime.options().json) {
-            terminal.err(&format!("{}\n", serde_json::json!({ "error": error.to_json() })));
+            let json = serde_json::json!({ "error": error.to_json() }).to_string();
+            terminal.err(&format!("{}\n", render::escape_json(&json)));
             return Ok(());
         }
         let mark = mark(terminal.as_ref(), false);

@@ -9,14 +9,14 @@ use rhai::{AST, Array, Dynamic, EvalAltResult, Expr, FnAccess, Ident, Module, Po
 
 use super::catalogue::Catalogue;
 use super::completion::{self, Completion, Names};
-use super::engine::{Complete, Engine, Outcome};
+use super::engine::{Complete, Engine, Outcome, check_first};
 use super::functions::FunctionDoc;
 use super::highlight::{self, Span};
 use super::kind::Kind;
 use super::live::Answers;
 use super::manual::{Manual, Page};
 use super::pieces::{Piece, PieceKind, pieces};
-use super::resolver::without_interpreter;
+use super::resolver::{read_text, sentence, without_interpreter};
 use super::runtime::Runtime;
 use super::{Error, completeness, functions, output, value};
 
@@ -161,17 +161,12 @@ impl Engine {
     pub fn load(&mut self, path: &Path) -> Result<Outcome, Error> {
         self.begin_line();
         let name = path.display().to_string();
-        let failed = |error: &dyn std::fmt::Display| Error::Usage {
-            message: format!("cannot read the script {name}: {error}"),
+        let text = read_text(path, self.runtime.host().limits.text as u64).map_err(|error| Error::Usage {
+            code: "usage",
+            message: format!("cannot read the script {name}: {}", sentence(&error)),
             hint: Some("Check its path.".into()),
             place: None,
-        };
-        let limit = self.runtime.host().limits.text;
-        let size = path.metadata().map_err(|error| failed(&error))?.len();
-        if size > limit as u64 {
-            return Err(failed(&format!("it is larger than a script may be: {} MiB", limit >> 20)));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+        })?;
         self.sources.add(&name, &text, Some(path.to_owned()));
         let text = without_interpreter(&text);
         let result = self.evaluate_line(&name, text).map(|_| {
@@ -342,14 +337,13 @@ impl Engine {
     /// The value of a line, and all that it was evaluated with.
     fn evaluate_line(&mut self, name: &str, line: &str) -> Result<(Dynamic, AST), Box<EvalAltResult>> {
         let repl = &mut self.repl;
-        // What an earlier line has imported is unknown to the compiler.
-        self.engine.set_strict_variables(repl.imports.is_empty());
-        let compiled = repl.underscores.during(line, || self.engine.compile_with_scope(&repl.scope, line));
-        self.engine.set_strict_variables(true);
-        let mut ast = compiled?;
+        self.runtime.begin();
+        let mut ast = repl.underscores.during(line, || self.engine.compile_with_scope(&repl.scope, line))?;
         ast.set_source(name);
         let imports = repl.imports.iter().map(|(_, import)| import.clone());
-        let mut whole = AST::new(imports, Module::new()).merge(&repl.functions).merge(&ast);
+        let before = AST::new(imports, Module::new()).merge(&repl.functions);
+        check_first(&self.engine, &self.sources, &ast, &repl.scope, Some(&before))?;
+        let mut whole = before.merge(&ast);
         whole.set_source(name);
         let value = self.engine.eval_ast_with_scope::<Dynamic>(&mut repl.scope, &whole)?;
         repl.functions = repl.functions.merge(&ast.clone_functions_only());

@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
+use std::time::Instant;
 
 use rhai::{Dynamic, NativeCallContext};
 
@@ -11,6 +12,7 @@ use super::failure::{Failure, Fallible};
 use super::fixture::World;
 use super::{Host, Options};
 use crate::client::{self, Client};
+use crate::memory;
 use crate::render::{self, Style};
 use crate::wire::Timestamp;
 
@@ -33,7 +35,30 @@ struct State {
     changes: RefCell<Vec<(Change, usize)>>,
     /// Where a test runs.
     world: Option<Rc<dyn World>>,
+    /// When the script must have ended.
+    deadline: Cell<Option<Instant>>,
+    /// The steps of the engine since the script began.
+    steps: Cell<u64>,
+    /// At which step the script is stopped for good, once it has passed a limit.
+    last_step: Cell<u64>,
+    /// The limit that has stopped the script.
+    passed: Cell<Option<Passed>>,
 }
+
+/// A limit that a script has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    Levels,
+    Memory,
+    Steps,
+    Time,
+}
+
+/// After how many steps of the engine the clock is looked at; a step takes less than a microsecond.
+const STEPS_A_LOOK: u64 = 1 << 10;
+/// How many steps a script may take that has passed a limit. What stops it for good has no place inside of a function, so
+/// that the next look at a variable is given the chance to stop it with one.
+const LAST_STEPS: u64 = 2000;
 
 /// A sort of change, for what an interrupted script says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +106,36 @@ impl Runtime {
             output_error: RefCell::new(None),
             changes: RefCell::new(Vec::new()),
             world,
+            deadline: Cell::new(None),
+            steps: Cell::new(0),
+            last_step: Cell::new(u64::MAX),
+            passed: Cell::new(None),
         }))
+    }
+
+    /// A script begins: its time runs from now.
+    pub fn begin(&self) {
+        self.0.passed.set(None);
+        self.0.steps.set(0);
+        self.0.last_step.set(u64::MAX);
+        self.0.deadline.set(self.0.host.limits.time.and_then(|time| Instant::now().checked_add(time)));
+    }
+
+    /// The script has passed a limit, and is stopped: give the failure back.
+    pub fn pass(&self, limit: Passed) -> Failure {
+        self.0.passed.set(Some(limit));
+        self.0.last_step.set(self.0.steps.get().saturating_add(LAST_STEPS));
+        Failure::Passed(limit)
+    }
+
+    /// The limit that the script has passed.
+    pub fn passed(&self) -> Option<Passed> {
+        self.0.passed.get()
+    }
+
+    /// The same, once.
+    pub fn take_passed(&self) -> Option<Passed> {
+        self.0.passed.take()
     }
 
     /// The runtime of the engine that made this call.
@@ -137,8 +191,21 @@ impl Runtime {
         })
     }
 
-    /// Runs `work` to its end; it looks after Ctrl-C itself.
+    /// Runs `work` to its end, or until the script's time is over; it looks after Ctrl-C itself.
     pub fn block_on_through<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        // One that has caught that may do nothing more.
+        if self.passed().is_some() {
+            return Err(Failure::Stopped);
+        }
+        let deadline = self.0.deadline.get();
+        let work = async move {
+            let Some(deadline) = deadline else { return work.await };
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(deadline.into()) => Err(self.pass(Passed::Time)),
+                result = work => result,
+            }
+        };
         let tokio = match self.0.tokio.get() {
             Some(tokio) => tokio,
             None => {
@@ -185,6 +252,15 @@ impl Runtime {
         if self.0.host.terminal.out_is_terminal() { self.out(&render::clean(text)) } else { self.out(text) }
     }
 
+    /// Writes JSON to stdout: on a terminal with escapes for what that would obey.
+    pub fn out_json(&self, json: &str) -> Result<(), Failure> {
+        if self.0.host.terminal.out_is_terminal() {
+            self.out(&render::escape_json(json))
+        } else {
+            self.out(json)
+        }
+    }
+
     /// What `print` writes. It can't throw: what fails stops the script.
     pub fn print(&self, text: &str) {
         match self.out_text(text) {
@@ -225,11 +301,39 @@ impl Runtime {
         self.0.exit.take()
     }
 
-    /// Whether the engine must stop now.
+    /// Whether the engine must stop now; asked at its every step.
     pub fn is_stopped(&self) -> bool {
-        self.0.exit.get().is_some()
+        let steps = self.0.steps.get() + 1;
+        self.0.steps.set(steps);
+        if self.0.passed.get().is_none() {
+            self.look_at_limits(steps);
+        }
+        steps > self.0.last_step.get()
+            || self.0.exit.get().is_some()
             || self.0.host.interrupt.is_set()
             || self.0.output_error.borrow().is_some()
+    }
+
+    /// Refuses what would take so many bytes at once, before it does.
+    pub fn room(&self, bytes: u64) -> Result<(), Failure> {
+        if memory::held().saturating_add(bytes) > self.0.host.limits.memory {
+            Err(self.pass(Passed::Memory))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn look_at_limits(&self, steps: u64) {
+        let limits = &self.0.host.limits;
+        if steps > limits.operations {
+            self.pass(Passed::Steps);
+        } else if memory::held() > limits.memory {
+            self.pass(Passed::Memory);
+        } else if steps.is_multiple_of(STEPS_A_LOOK)
+            && self.0.deadline.get().is_some_and(|deadline| Instant::now() >= deadline)
+        {
+            self.pass(Passed::Time);
+        }
     }
 
     pub fn args(&self) -> Dynamic {

@@ -7,9 +7,11 @@ pub fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Opt
 
 /// The known word that is nearest to `word`: at most a third of its letters off.
 pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = word.chars().count().div_ceil(3).min(4);
+    let letters = word.chars().count();
+    // Of one or two letters everything is near.
+    let allowed = if letters < 3 { 0 } else { letters.div_ceil(3).min(4) };
     known
-        .filter(|known| *known != word)
+        .filter(|known| *known != word && known.starts_with(|c: char| c.is_alphabetic()))
         .map(|known| (strsim::damerau_levenshtein(word, known), known))
         .filter(|(distance, known)| *distance <= allowed || (word.len() >= 4 && known.starts_with(word)))
         .min()

@@ -12,6 +12,7 @@ use super::field::Field;
 use super::message::{Message, Reply};
 use super::session::Session;
 use super::sessions::{Done, DoneRow, Sessions};
+use super::shell::Ran;
 use super::stream::Stream;
 use super::suggestion;
 use super::time::Moment;
@@ -56,6 +57,8 @@ pub fn type_name(value: &Dynamic) -> &'static str {
         "a row of what was done"
     } else if value.is::<Message>() {
         "a message"
+    } else if value.is::<Ran>() {
+        "what a command did"
     } else if value.is::<Reply>() {
         "a reply"
     } else if value.is::<Failure>() {
@@ -79,6 +82,8 @@ pub fn field(value: &Dynamic, name: &str, now: i64) -> Result<Dynamic, Failure> 
         (message.field(name), "message", names(&Message::FIELDS))
     } else if let Some(row) = value.read_lock::<DoneRow>() {
         (row.field(name), "row", names(&DoneRow::FIELDS))
+    } else if let Some(ran) = value.read_lock::<Ran>() {
+        (ran.field(name), "row", names(&Ran::FIELDS))
     } else if let Some(map) = value.read_lock::<Map>() {
         (map.get(name).cloned(), "map", map.keys().map(ToString::to_string).collect())
     } else {
@@ -202,6 +207,8 @@ pub fn to_json(value: &Dynamic) -> Value {
         done.iter().map(DoneRow::to_json).collect()
     } else if let Some(row) = value.read_lock::<DoneRow>() {
         row.to_json()
+    } else if let Some(ran) = value.read_lock::<Ran>() {
+        ran.to_json()
     } else if let Some(span) = value.read_lock::<Span>() {
         json!(span.to_string())
     } else if let Some(time) = value.read_lock::<Moment>() {
@@ -241,6 +248,8 @@ pub fn to_text(value: &Dynamic) -> String {
         span.to_string()
     } else if let Some(time) = value.read_lock::<Moment>() {
         time.0.to_string()
+    } else if let Some(ran) = value.read_lock::<Ran>() {
+        ran.stdout().to_owned()
     } else if let Some(reply) = value.read_lock::<Reply>() {
         reply.text.to_string()
     } else {

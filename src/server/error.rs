@@ -1,4 +1,4 @@
-//! Errors to statuses and bodies; the only place that knows both.
+//! Errors to answers: statuses and bodies.
 
 use std::any::Any;
 
@@ -36,30 +36,12 @@ impl From<platform::Error> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let code = self.0.details.code;
-        let mut response = (status(code), Json(self.0)).into_response();
+        let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.0)).into_response();
         if matches!(code, ErrorCode::RateLimited | ErrorCode::ShuttingDown) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
-    }
-}
-
-fn status(code: ErrorCode) -> StatusCode {
-    match code {
-        ErrorCode::Ambiguous | ErrorCode::Busy | ErrorCode::Conflict | ErrorCode::Ended => {
-            StatusCode::CONFLICT
-        }
-        ErrorCode::Expired => StatusCode::GONE,
-        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
-        ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
-        ErrorCode::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorCode::NotFound => StatusCode::NOT_FOUND,
-        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::SandboxUnavailable | ErrorCode::ShuttingDown | ErrorCode::StoreUnavailable => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
     }
 }
 

@@ -63,6 +63,22 @@ impl ErrorCode {
             Self::Unknown => "unknown",
         }
     }
+
+    /// The HTTP status of an answer that carries it.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Ambiguous | Self::Busy | Self::Conflict | Self::Ended => 409,
+            Self::Expired => 410,
+            Self::Forbidden => 403,
+            Self::Internal | Self::Unknown => 500,
+            Self::Invalid => 422,
+            Self::NotFound => 404,
+            Self::RateLimited => 429,
+            Self::SandboxUnavailable | Self::ShuttingDown | Self::StoreUnavailable => 503,
+            Self::TooLarge => 413,
+            Self::Unauthenticated => 401,
+        }
+    }
 }
 
 /// The body of an error: a sentence that stands on its own, and what programs read.

@@ -312,7 +312,7 @@ fn wrong_options_name_the_right_ones() {
         ),
         ("list()[0].titel;", "a Session has no field `titel`", "Did you mean `title`?"),
         ("list().idz;", "a list of sessions has no field `idz`", "Did you mean `ids`?"),
-        ("list()[0].endd();", "there is no function `endd`", "Did you mean `end`?"),
+        ("list()[0].endd();", "there is no function `endd` for a Session", "Did you mean `end`?"),
         ("list()[9];", "the list has 4 elements: none is at 9", ""),
         (
             "list().filter(|s| s.idle > 2);",
@@ -325,7 +325,7 @@ fn wrong_options_name_the_right_ones() {
         ("throw \"my own\";", "my own", ""),
         (
             "end(true);",
-            "`end` doesn't take (bool)",
+            "`end` doesn't take (Bool)",
             "It is end(id: String) -> Session or end(ids: Array) -> Done or end(session: Session) -> Session or end(sessions: Sessions) -> Done.",
         ),
     ] {
