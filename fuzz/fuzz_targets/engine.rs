@@ -4,17 +4,25 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
+use futures_util::future::LocalBoxFuture;
 use superserve::client::{self, Client};
 use superserve::clock::Clock;
-use superserve::script::{Bar, Connection, Engine, Host, Interrupt, Limits, Line, Options, Terminal};
+use superserve::script::{
+    Access, Bar, Connection, Engine, Host, Interrupt, Limits, Line, Options, Shell, ShellAnswer, ShellOrder,
+    Terminal,
+};
 
 struct Nobody;
 
 impl Connection for Nobody {
-    fn connect(&self) -> futures_util::future::LocalBoxFuture<'_, client::Result<Client>> {
+    fn connect(&self) -> LocalBoxFuture<'_, client::Result<Client>> {
         Box::pin(async {
             Err(client::Error::Unreachable { message: "there is no server".to_owned(), hint: None })
         })
+    }
+
+    fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
+        Box::pin(async { None })
     }
 }
 
@@ -58,6 +66,12 @@ impl Terminal for Nobody {
     }
 }
 
+impl Shell for Nobody {
+    fn run(&self, _: ShellOrder) -> LocalBoxFuture<'_, std::io::Result<ShellAnswer>> {
+        Box::pin(async { Err(std::io::ErrorKind::Unsupported.into()) })
+    }
+}
+
 thread_local! {
     static ENGINE: RefCell<Option<Engine>> = const { RefCell::new(None) };
 }
@@ -69,6 +83,8 @@ pub fn with(work: impl FnOnce(&Engine)) {
             Engine::new(Host {
                 connection: Rc::new(Nobody),
                 terminal: Rc::new(Nobody),
+                shell: Rc::new(Nobody),
+                access: Access::default(),
                 clock: Clock::system(),
                 options: Options::default(),
                 fields: Rc::new([]),
