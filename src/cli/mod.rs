@@ -141,15 +141,6 @@ fn dispatch(
             let sandbox = sandbox_of(&args)?;
             scripted(config, globals, sandbox, move |engine| engine.run(&script, args), Report::whole)
         }
-        Invocation::ScriptsList => {
-            let style = render::Style {
-                width: ui.width(),
-                colour: ui.out_colour(),
-                truncate: !globals.options.no_trunc,
-                now: Timestamp::from_millis(config.clock.now_millis()),
-            };
-            out(&list(catalog, json, &globals.fields, &style))
-        }
         Invocation::ScriptCheck(files) => check(config, globals, files),
         Invocation::ScriptsCopy { name, force } => {
             let copied = scripts::copy(catalog, &config.scripts, &name, force, dry_run)?;
@@ -168,6 +159,15 @@ fn dispatch(
                 copied.name
             ));
             Ok(0)
+        }
+        Invocation::ScriptsList => {
+            let style = render::Style {
+                width: ui.width(),
+                colour: ui.out_colour(),
+                truncate: !globals.options.no_trunc,
+                now: Timestamp::from_millis(config.clock.now_millis()),
+            };
+            out(&list(catalog, json, &globals.fields, &style))
         }
         Invocation::ScriptsPath(name) => {
             let path = match name {

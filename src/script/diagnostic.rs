@@ -143,7 +143,8 @@ impl Reporter<'_> {
         told(failure, self.place(source, position), String::new())
     }
 
-    fn passed(&self, passed: Passed, changes: &str, place: Option<Place>) -> Error {
+    /// A limit was passed.
+    pub fn passed(&self, passed: Passed, changes: &str, place: Option<Place>) -> Error {
         let limits = self.limits;
         let (code, message, hint) = match passed {
             Passed::Levels => (

@@ -250,9 +250,9 @@ impl Engine {
     /// expression, names an unknown field, compares what can't be compared.
     pub fn check_expression(&self, text: &str) -> Result<(), Error> {
         Expression::compile(&self.engine, text).map(drop).map_err(|failure| Error::Usage {
-            code: "usage",
             message: failure.to_string(),
             hint: failure.hint_text().map(str::to_owned),
+            code: "usage",
             place: None,
         })
     }
@@ -291,7 +291,11 @@ impl Engine {
         }
         match (exit, result) {
             (Some(code), _) => Ok(Outcome::Exit(code)),
-            (None, Ok(())) => Ok(Outcome::Done),
+            (None, Ok(())) => match passed {
+                None => Ok(Outcome::Done),
+                // It has caught what stopped it, and ended before it was stopped for good.
+                Some(passed) => Err(self.reporter().passed(passed, &changes, None)),
+            },
             (None, Err(error)) => Err(self.reporter().report(main, *error, changes, passed)),
         }
     }

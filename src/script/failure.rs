@@ -64,8 +64,8 @@ impl Failure {
     /// As the engine's error, at the place of this call.
     pub fn at(self, context: &NativeCallContext) -> Box<EvalAltResult> {
         match self {
-            // Outside of functions the place of what stops a script for good is told as it is.
-            Self::Passed(_) if context.call_level() == 0 => {
+            // Outside of functions, where this call is the only one, the place of what stops a script for good is told as it is.
+            Self::Passed(_) if context.call_level() <= 1 => {
                 Self::Stopped.at_position(context.call_position())
             }
             other => other.at_position(context.call_position()),

@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::message::{Message, Reply};
 use super::session::Session;
 use super::sessions::Sessions;
+use super::shell::Ran;
 use super::stream::Stream;
 use super::time::Moment;
 
@@ -26,7 +27,7 @@ pub struct Kind {
 }
 
 /// Every type that scripts meet, by the name that signatures have for it.
-fn named() -> [(TypeId, &'static str); 24] {
+fn named() -> [(TypeId, &'static str); 25] {
     [
         (TypeId::of::<()>(), "()"),
         (TypeId::of::<Agent>(), "Agent"),
@@ -44,6 +45,7 @@ fn named() -> [(TypeId, &'static str); 24] {
         (TypeId::of::<Map>(), "Map"),
         (TypeId::of::<Message>(), "Message"),
         (TypeId::of::<Moment>(), "Time"),
+        (TypeId::of::<Ran>(), "Ran"),
         (TypeId::of::<Reply>(), "Reply"),
         (TypeId::of::<Session>(), "Session"),
         (TypeId::of::<Sessions>(), "Sessions"),

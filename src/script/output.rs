@@ -37,7 +37,7 @@ pub fn mark(terminal: &dyn Terminal, done: bool) -> &'static str {
 
 /// Prints a value as JSON; of sessions and the like only the fields that `--json=FIELDS` names.
 pub fn json(engine: &Engine, runtime: &Runtime, value: &Dynamic) -> Fallible<()> {
-    runtime.out(&json_text(engine, runtime, value)?).map_err(unplaced)
+    runtime.out_json(&json_text(engine, runtime, value)?).map_err(unplaced)
 }
 
 fn json_text(engine: &Engine, runtime: &Runtime, value: &Dynamic) -> Fallible<String> {

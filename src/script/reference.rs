@@ -14,7 +14,7 @@ use super::suggestion;
 const BOOK: &str = "https://rhai.rs/book/";
 
 /// The groups in their order, each with what stands above it. Others follow by name, then the modules of `std/`.
-const GROUPS: [(&str, &str); 16] = [
+const GROUPS: [(&str, &str); 17] = [
     (
         GLOBAL,
         "Under their own names, everywhere; those about sessions can be written `sessions::name(…)` too.",
@@ -45,6 +45,10 @@ const GROUPS: [(&str, &str); 16] = [
     (TEXT, "Besides what the language has for strings."),
     (OUTPUT, "Data goes to stdout, everything else to stderr."),
     (CONTROL, "Questions, input and the end of a script."),
+    (
+        FILES,
+        "Files in the working folder, and in those that `--allow-path` adds; other programs, with `--allow-sh` alone.",
+    ),
     ("fixture::", "Written `fixture::name(…)`, in scripts that `superserve test` runs alone."),
 ];
 
@@ -56,25 +60,34 @@ const TIME: &str = "Time";
 const TEXT: &str = "Text";
 const OUTPUT: &str = "Output";
 const CONTROL: &str = "Control";
+const FILES: &str = "Files and programs";
 
 /// The group of functions that are no type's own.
-const PLACES: [(&str, &str); 28] = [
+const PLACES: [(&str, &str); 37] = [
     ("ago", TIME),
+    ("append_file", FILES),
+    ("blob", TEXT),
     ("columns", TEXT),
     ("confirm", CONTROL),
     ("duration", DURATION),
     ("env", CONTROL),
+    ("exists", FILES),
     ("exit", CONTROL),
-    ("fields_of", TEXT),
     ("failure", OUTPUT),
+    ("fields_of", TEXT),
     ("json", OUTPUT),
+    ("list_files", FILES),
     ("lower", TEXT),
     ("now", TIME),
+    ("pad", TEXT),
     ("parse_json", TEXT),
     ("print", OUTPUT),
     ("progress", OUTPUT),
     ("prompt", CONTROL),
+    ("read_file", FILES),
     ("read_lines", CONTROL),
+    ("replace", TEXT),
+    ("sh", FILES),
     ("shorten", TEXT),
     ("show", OUTPUT),
     ("sleep", CONTROL),
@@ -87,6 +100,7 @@ const PLACES: [(&str, &str); 28] = [
     ("usage_error", CONTROL),
     ("warn", OUTPUT),
     ("width", TEXT),
+    ("write_file", FILES),
 ];
 
 /// What `list[place]` is called.
@@ -96,7 +110,7 @@ const INDEX: &str = "[ ]";
 const KINDS_OF_LISTS: [&str; 5] = ["Sessions", "Agents", "Done", "Array", "Stream"];
 
 /// The types whose first place in a call means that the function is theirs: `s.cancel()`.
-const TYPES: [(&str, &str); 14] = [
+const TYPES: [(&str, &str); 15] = [
     ("Agent", "Agent"),
     ("Agents", LISTS),
     ("Array", LISTS),
@@ -106,6 +120,7 @@ const TYPES: [(&str, &str); 14] = [
     ("Error", "Error"),
     ("Int", DURATION),
     ("Message", "Message"),
+    ("Ran", FILES),
     ("Reply", "Reply"),
     ("Session", "Session"),
     ("Sessions", LISTS),
@@ -114,8 +129,8 @@ const TYPES: [(&str, &str); 14] = [
 ];
 
 /// The language's own types: a function that begins with one is nobody's method.
-const PLAIN: [&str; 9] =
-    ["Bool", "Char", "Float", "Function", "Map", "Range", "String", "Timestamp", "value"];
+const PLAIN: [&str; 10] =
+    ["Blob", "Bool", "Char", "Float", "Function", "Map", "Range", "String", "Timestamp", "value"];
 
 /// One function with the ways to write it that share its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
