@@ -243,7 +243,9 @@ impl Engine {
 
     /// The pages about all of it and about the language's own functions.
     pub fn reference(&self) -> Reference {
-        Reference::new(&self.functions(), &functions::language(&self.engine))
+        let mut ours = functions::of_each_list(&self.engine);
+        ours.extend(functions::standard_library(&self.engine));
+        Reference::new(&ours, &functions::language(&self.engine))
     }
 
     /// Checks a condition or another expression over a session's fields as `--where` does, without a server. Errors: it is no

@@ -28,9 +28,18 @@ pub struct FunctionDoc {
     pub examples: Vec<String>,
 }
 
-/// All of ours, sorted. What several kinds of lists have stands here once for each.
+/// All of ours, sorted. What several kinds of lists have stands here once, as of a `List`.
 pub fn all(engine: &rhai::Engine) -> Vec<FunctionDoc> {
-    sorted(engine.collect_fn_metadata(None, |info| documented(info.metadata, &info.namespace), false))
+    sorted(engine.collect_fn_metadata(None, |info| documented(info.metadata, &info.namespace, None), false))
+}
+
+/// All of ours, sorted. What several kinds of lists have stands here once for each.
+pub fn of_each_list(engine: &rhai::Engine) -> Vec<FunctionDoc> {
+    let of = |metadata: &FuncMetadata, module: &str| {
+        let list = metadata.param_types.first().copied().and_then(list_type);
+        documented(metadata, module, list)
+    };
+    sorted(engine.collect_fn_metadata(None, |info| of(info.metadata, &info.namespace), false))
 }
 
 /// The language's own functions, with its own documentation: those that none of ours hides, sorted.
@@ -42,7 +51,7 @@ pub fn language(engine: &rhai::Engine) -> Vec<FunctionDoc> {
         None,
         |info| {
             let is_plain = info.namespace.is_empty() && !info.metadata.comments.is_empty();
-            let doc = documented(info.metadata, "").filter(|_| is_plain)?;
+            let doc = documented(info.metadata, "", None).filter(|_| is_plain)?;
             Some((key(info.metadata), doc))
         },
         true,
@@ -100,7 +109,8 @@ pub fn names(engine: &rhai::Engine) -> Vec<String> {
     names
 }
 
-fn documented(function: &FuncMetadata, module: &str) -> Option<FunctionDoc> {
+/// `list` is what its `List` is: one text documents the functions of all kinds of lists.
+fn documented(function: &FuncMetadata, module: &str, list: Option<&str>) -> Option<FunctionDoc> {
     let name = function.name.as_str();
     if is_operator(name) {
         return None;
@@ -109,7 +119,7 @@ fn documented(function: &FuncMetadata, module: &str) -> Option<FunctionDoc> {
     Some(FunctionDoc {
         module: module.to_owned(),
         name: name.strip_prefix("get$").unwrap_or(name).to_owned(),
-        signature: signature(function),
+        signature: signature(function, list),
         examples: examples(&doc),
         doc,
     })
@@ -128,10 +138,8 @@ pub(super) fn without_slashes(text: &str) -> String {
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn signature(function: &FuncMetadata) -> String {
+fn signature(function: &FuncMetadata, list: Option<&str>) -> String {
     let name = function.name.as_str();
-    // One text documents the functions of all kinds of lists, which are called `List` there.
-    let list = function.param_types.first().copied().and_then(list_type);
     let kind = |text: &str| {
         let kind = plain_type(text);
         if kind == "List" { list.unwrap_or("List").to_owned() } else { kind }
