@@ -89,6 +89,7 @@ fn functions_and_modules_are_completed() {
     repl.is("ag¦", &["agents::", "ago("]);
     repl.has("check::¦", &["equal("], &["list("]);
     repl.is("whi¦", &["while"]);
+    repl.is("fixt¦", &[]);
     repl.has("¦", &["list(", "let", "total", "now()"], &["_", "filter("]);
     repl.is("lis¦(x)", &["list"]);
     repl.is("let li¦", &[]);
