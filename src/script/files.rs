@@ -265,7 +265,8 @@ pub mod file_functions {
         spot.write(text).map_err(|error| failed("write", path, &error)).at(&ctx)
     }
 
-    /// Writes a text at the end of a file, which is made if there is none. With `--dry-run` it is told, not done.
+    /// Writes a text at the end of a file, which is made if there is none. With `--dry-run` it is told, not done. Errors: it
+    /// can't be written, it lies outside of the working folder and of those allowed with `--allow-path`.
     ///
     /// ```rhai
     /// append_file("log.txt", `${now()} ${list().len} sessions\n`);
@@ -280,7 +281,8 @@ pub mod file_functions {
         spot.append(text).map_err(|error| failed("write", path, &error)).at(&ctx)
     }
 
-    /// Whether there is a file or a folder.
+    /// Whether there is a file or a folder. Error: it would lie outside of the working folder and of those allowed with
+    /// `--allow-path`.
     ///
     /// ```rhai
     /// print(exists("no-such-file.txt"));   // false
@@ -301,7 +303,8 @@ pub mod file_functions {
         }
     }
 
-    /// The names in a folder, in order, as an array; those of folders end in `/`.
+    /// The names in a folder, in order, as an array; those of folders end in `/`. Errors: there is none, it lies outside of
+    /// the working folder and of those allowed with `--allow-path`.
     ///
     /// ```rhai
     /// for name in list_files(".") { if name.ends_with(".json") { print(name); } }

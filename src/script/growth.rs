@@ -49,6 +49,7 @@ pub mod growing_functions {
     }
 
     /// Makes bytes as many as `count` by bytes of one value at their end.
+    /// Error: it would be larger than a script may make it.
     ///
     /// ```rhai
     /// let b = blob(1, 65);
@@ -65,6 +66,7 @@ pub mod growing_functions {
     }
 
     /// Makes an array as long as `count` by copies of a value at its end.
+    /// Error: it would be larger than a script may make it.
     ///
     /// ```rhai
     /// let a = [1];
@@ -81,6 +83,7 @@ pub mod growing_functions {
     }
 
     /// Makes a text as long as `count` letters by one letter at its end. It changes the original.
+    /// Error: it would be larger than a script may make it.
     ///
     /// ```rhai
     /// let t = "milk";
@@ -98,6 +101,7 @@ pub mod growing_functions {
     }
 
     /// Makes a text at least as long as `count` letters by copies of another at its end. It changes the original.
+    /// Error: it would be larger than a script may make it.
     ///
     /// ```rhai
     /// let t = "milk";
@@ -121,6 +125,7 @@ pub mod growing_functions {
     }
 
     /// Puts one text in the place of each occurrence of another. It changes the original.
+    /// Error: it would be larger than a script may make it.
     ///
     /// ```rhai
     /// let t = "milk and milk";
@@ -139,6 +144,7 @@ pub mod growing_functions {
     }
 
     /// Puts a text in the place of each occurrence of a letter. It changes the original.
+    /// Error: it would be larger than a script may make it.
     ///
     /// ```rhai
     /// let t = "a-b";

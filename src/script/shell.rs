@@ -140,7 +140,7 @@ fn run(runtime: &Runtime, command: &str, orders: Orders) -> Result<Ran, Failure>
 pub mod shell_functions {
     /// Runs a command line of `/bin/sh` in the working folder and waits for its end. Only with `--allow-sh`; with
     /// `--dry-run` it is told, not done. An exit code that is not 0 is an answer, not an error. The command reads nothing.
-    /// Ctrl-C ends it and all that it has started; so does its own end.
+    /// Ctrl-C ends it and all that it has started; so does its own end. Errors: it is not allowed, or can't be started.
     ///
     /// ```rhai
     /// let ran = sh("ls | wc -l");

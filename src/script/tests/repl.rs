@@ -79,7 +79,7 @@ impl Repl {
 #[test]
 fn functions_and_modules_are_completed() {
     let repl = Repl::after(&["fn twice(n) { n * 2 }", "let total = 1;", "import \"std/check\" as check;"]);
-    assert_eq!(repl.complete("1 + li¦"), (4, vec!["list(".to_owned()]));
+    assert_eq!(repl.complete("1 + li¦"), (4, ["list(", "list_files("].map(str::to_owned).to_vec()));
     repl.is("sessions::cr¦", &["create("]);
     repl.has("sessions::¦", &["list(", "create(", "each()", "last("], &["table(", "deploy("]);
     repl.has("agents::¦", &["get(", "deploy(", "list()"], &["create("]);
