@@ -173,7 +173,7 @@ fn a_file_that_can_not_be_read_fails_and_the_others_are_run() {
     test.write("good.rhai", "fn test_one() { }");
     test.args(["test", "broken.rhai", "typo.rhai", "good.rhai"])
         .stdout(
-            "broken.rhai\n✗ broken.rhai\n  unexpected ';'\n    --> broken.rhai:1:20\n    |\n  1 | fn test_one() { 1 +; \
+            "broken.rhai\n✗ broken.rhai\n  `;` can't stand here\n    --> broken.rhai:1:20\n    |\n  1 | fn test_one() { 1 +; \
              }\n    |                    ^\n\n\
              typo.rhai\n✗ typo.rhai\n  there is no function `lsit`\n    --> typo.rhai:1:17\n    |\n  1 | fn test_one() { \
              lsit(); }\n    |                 ^\n    Did you mean `list`?\n\n\
