@@ -144,6 +144,7 @@ struct Done {
 }
 
 /// Runs a command to its end, which must be a good one.
+#[expect(clippy::zombie_processes, reason = "`wait` waits for it, and is told its memory besides")]
 fn run(command: &mut Command) -> Done {
     let begun = Instant::now();
     let mut child = command
