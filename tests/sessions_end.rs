@@ -457,3 +457,19 @@ fn a_bar_shows_how_far_it_is() {
     let output = test.args(["sessions", "end", "--where", "true", "--yes"]).any_stderr().run();
     assert_eq!(output.stderr.lines().count(), 1, "{output:#?}");
 }
+
+#[test]
+fn a_bar_that_a_script_leaves_is_taken_away() {
+    let test = Test::new();
+    let path = test.write(
+        "counts.rhai",
+        "let bar = progress(\"counting\", 3);\nfor n in 0..2 { sleep(400.millis); bar.step(); }\n",
+    );
+    let command = test.args(["script", path.to_str().unwrap()]).for_terminal("xterm");
+    let options = rexpect::session::Options::new().timeout_ms(Some(process::PATIENCE.as_millis() as u64));
+    let mut terminal = rexpect::session::spawn_with_options(command, options).expect("a terminal");
+    terminal.exp_string("counting [").expect("a bar");
+    terminal.exp_string("2/3").expect("its place");
+    let rest = terminal.exp_eof().expect("the end");
+    assert!(rest.contains("\u{1b}[2K"), "the line is cleared: {rest:?}");
+}

@@ -250,7 +250,8 @@ fn on_engine(
     let access = access(&config, &globals)?;
     let limits = limits(&globals);
     on_script_thread(move || {
-        let terminal: Rc<dyn Terminal> = Rc::new(Ui::new(globals.colour));
+        let ui = Rc::new(Ui::new(globals.colour));
+        let terminal: Rc<dyn Terminal> = ui.clone();
         let mut engine = Engine::new(Host {
             connection: Rc::new(connection::Local { config: config.clone(), sandbox }),
             terminal: terminal.clone(),
@@ -266,6 +267,9 @@ fn on_engine(
         let code = work(&mut engine, terminal.as_ref(), &config);
         // What a script printed without a final newline is still in the buffer.
         let _ = std::io::stdout().flush();
+        // The program ends: what a script has left is given back to the system, but for what is drawn.
+        ui.clear_bar();
+        std::mem::forget(engine);
         code
     })
     .map_err(|error| Report::io(&error))

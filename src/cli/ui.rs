@@ -127,6 +127,13 @@ impl Ui {
         }
     }
 
+    /// Takes away a bar that nobody has finished.
+    pub fn clear_bar(&self) {
+        if let Some(bar) = self.bar.borrow_mut().take() {
+            bar.finish_and_clear();
+        }
+    }
+
     /// Writes while no bar is in the way.
     fn beside_bar<T>(&self, write: impl FnOnce() -> T) -> T {
         match &*self.bar.borrow() {
