@@ -119,3 +119,33 @@ fn row(session: &Session) -> Row<'_> {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn indexes(store: &Store) -> Vec<(String, Option<String>)> {
+        let mut connection = store.write.acquire().await.expect("a connection");
+        sqlx::query_as("SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name")
+            .fetch_all(&mut *connection)
+            .await
+            .expect("indexes")
+    }
+
+    #[tokio::test]
+    async fn the_indexes_are_there_afterwards_however_it_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("superserve.db")).await.expect("a store");
+        let before = indexes(&store).await;
+        assert!(before.iter().any(|(_, sql)| sql.as_ref().is_some_and(|sql| sql.contains("sessions"))));
+        assert_eq!(store.import_sessions([]).await.expect("none"), 0);
+        assert_eq!(indexes(&store).await, before);
+        let lost: Session = serde_json::from_value(serde_json::json!({
+            "id": "ses_5a3f7b9c2e1d4f6a8b0c9d1e2f3a4b5c", "agent_id": "agt_abc123def456", "status": "idle",
+            "message_count": 1, "created_at": "2026-03-09T10:15:00Z",
+        }))
+        .expect("a session");
+        store.import_sessions([lost]).await.expect_err("an agent that is not there");
+        assert_eq!(indexes(&store).await, before);
+    }
+}

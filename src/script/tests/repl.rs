@@ -91,12 +91,12 @@ fn functions_and_modules_are_completed() {
     repl.is("whi¦", &["while"]);
     repl.is("fixt¦", &[]);
     repl.has("¦", &["list(", "let", "total", "now()"], &["_", "filter("]);
-    repl.is("lis¦(x)", &["list"]);
+    repl.is("lis¦(x)", &["list", "list_files"]);
     repl.is("let li¦", &[]);
     repl.is("// li¦", &[]);
     repl.is("/* li¦", &[]);
     repl.is("\"li¦\"", &[]);
-    repl.is("`${li¦", &["list("]);
+    repl.is("`${li¦", &["list(", "list_files("]);
     repl.is("#{ li¦", &[]);
     repl.has("#{ a: li¦", &["list("], &[]);
     repl.has("let longest = 1; lon¦", &["longest"], &[]);
