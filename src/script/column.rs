@@ -87,11 +87,7 @@ pub fn pick(engine: &Engine, fields: &[String], item: &Dynamic, now: i64) -> Fal
         return list.iter().map(|item| pick(engine, fields, item, now)).collect();
     }
     // A row of `end` shows the session that it is about.
-    let inner = item
-        .read_lock::<DoneRow>()
-        .and_then(|row| row.session().cloned())
-        .filter(|_| !item.read_lock::<DoneRow>().is_some_and(|row| row.has_failed()))
-        .map(Dynamic::from);
+    let inner = item.read_lock::<DoneRow>().and_then(|row| row.ended().cloned()).map(Dynamic::from);
     let item = inner.as_ref().unwrap_or(item);
     let Value::Object(object) = value::to_json(item) else { return Ok(value::to_json(item)) };
     let mut picked = Map::new();

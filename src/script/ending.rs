@@ -37,13 +37,9 @@ impl DoneRow {
         Self { id: given.clone(), given, session: None, error: Some(error) }
     }
 
-    /// The session that the row is about, if one was found.
-    pub fn session(&self) -> Option<&Session> {
-        self.session.as_ref()
-    }
-
-    pub fn has_failed(&self) -> bool {
-        self.error.is_some()
+    /// The session that was ended, as it is now.
+    pub fn ended(&self) -> Option<&Session> {
+        self.session.as_ref().filter(|_| self.error.is_none())
     }
 
     pub fn field(&self, name: &str) -> Option<Dynamic> {
