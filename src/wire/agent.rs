@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{AgentId, Timestamp};
+use super::{AgentId, AgentLimits, Timestamp};
 
 /// An agent: a folder of code with a command that starts it. The fields from `revision` on are ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,12 @@ pub struct AgentConfig {
     pub ignore: Vec<String>,
     #[serde(default)]
     pub network: Network,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: AgentLimits,
+}
+
+fn is_default(limits: &AgentLimits) -> bool {
+    *limits == AgentLimits::default()
 }
 
 /// `GET /agents`.

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod error;
 pub mod event;
 pub mod ids;
+pub mod limits;
 pub mod query;
 pub mod server;
 pub mod session;
@@ -17,6 +18,7 @@ pub use agent::{Agent, AgentConfig, Network};
 pub use error::{ErrorBody, ErrorCode, ErrorDetails};
 pub use event::{NumberedEvent, RunEvent};
 pub use ids::{AgentId, RunId, SessionId};
+pub use limits::AgentLimits;
 pub use query::{Extreme, Field, Grouping, Measure, Number, Order, SessionQuery, SessionStats, StatsQuery};
 pub use server::{Health, Isolation, ServerInfo, Version};
 pub use session::{
