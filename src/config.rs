@@ -22,11 +22,16 @@ pub struct Key {
 }
 
 /// Every key, in alphabetical order; the README's table is checked against it.
-pub const KEYS: [Key; 8] = [
+pub const KEYS: &[Key] = &[
     Key {
         name: "sandbox",
         default: "auto",
-        about: "how agents are isolated: `auto` and `native` (namespaces; refused where the machine refuses them) or `none`",
+        about: "how agents are isolated: `native` (namespaces), `landlock` (reduced: the kernel's rules over the host's files), `auto` (the best of these that the machine allows) or `none`",
+    },
+    Key {
+        name: "sandbox_require",
+        default: "reduced",
+        about: "the least isolation with which `auto` runs agents: `full` or `reduced`",
     },
     Key { name: "scripts", default: "`scripts` in the home", about: "the folder of your own commands" },
     Key {
@@ -63,18 +68,20 @@ pub enum SandboxChoice {
     /// The best that the machine gives; never none.
     Auto,
     Native,
+    Landlock,
     None,
 }
 
 impl SandboxChoice {
     /// Every word that a user may write.
-    pub const WORDS: [&'static str; 3] = ["auto", "native", "none"];
+    pub const WORDS: [&'static str; 4] = ["auto", "native", "landlock", "none"];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Native => "native",
+            Self::Landlock => "landlock",
             Self::None => "none",
         }
     }
@@ -84,6 +91,7 @@ impl SandboxChoice {
         match word {
             "auto" => Some(Self::Auto),
             "native" => Some(Self::Native),
+            "landlock" => Some(Self::Landlock),
             "none" => Some(Self::None),
             _ => None,
         }
@@ -109,7 +117,7 @@ impl Error {
         match self {
             Self::BadValue { .. } => "Write it as the README's table of settings shows.".to_owned(),
             Self::UnknownKey { .. } => {
-                format!("The keys are {}.", KEYS.map(|key| key.name).join(", "))
+                format!("The keys are {}.", KEYS.iter().map(|key| key.name).collect::<Vec<_>>().join(", "))
             }
             Self::Unreadable { .. } => {
                 "Mend the file, or move it away: every setting has a default.".to_owned()
@@ -125,6 +133,8 @@ pub struct Config {
     /// Where all state lives. Absolute.
     pub home: PathBuf,
     pub sandbox: SandboxChoice,
+    /// Whether `Auto` must isolate fully.
+    pub only_full: bool,
     /// The folder of the user's own commands.
     pub scripts: PathBuf,
     /// `None` is never.
@@ -231,10 +241,15 @@ impl Settings {
         Ok(Config {
             sandbox: self.read(
                 "sandbox",
-                "auto, native or none",
+                "auto, native, landlock or none",
                 SandboxChoice::Auto,
                 SandboxChoice::from_word,
             )?,
+            only_full: self.read("sandbox_require", "full or reduced", false, |text| match text {
+                "full" => Some(true),
+                "reduced" => Some(false),
+                _ => None,
+            })?,
             scripts: self.read("scripts", "a folder", scripts, |text| std::path::absolute(text).ok())?,
             idle_exit: self.read("server.idle_exit", OR_NEVER, Some(minutes(15)), duration_or_never)?,
             uid_base: self.read("server.uid_base", "a uid from 65536 on", 1_900_000_000, |text| {

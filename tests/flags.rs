@@ -12,7 +12,7 @@ use crate::skipped::is_root;
 use crate::test::{Test, has_namespaces};
 
 /// Command (empty: every command), flag, and the test that shows what it does.
-const FLAGS: [(&str, &str, &str); 69] = [
+const FLAGS: &[(&str, &str, &str)] = &[
     ("", "--allow-path", "what_lies_outside_is_not_touched"),
     ("", "--allow-sh", "other_programs_run_where_they_are_allowed"),
     ("", "--color", "colours_only_where_they_are_wanted"),
@@ -85,8 +85,9 @@ const FLAGS: [(&str, &str, &str); 69] = [
 ];
 
 /// Setting, and the test that shows what it does.
-const SETTINGS: [(&str, &str); 8] = [
+const SETTINGS: &[(&str, &str)] = &[
     ("sandbox", "serve_takes_a_kind_of_sandbox"),
+    ("sandbox_require", "a_machine_that_can_not_isolate_fully_is_told_or_refused"),
     ("scripts", "commands_are_looked_for_in_another_folder"),
     ("server.idle_exit", "leaves_when_nobody_needs_it"),
     ("server.uid_base", "host_uids_begin_where_they_are_told"),
@@ -141,7 +142,7 @@ fn each_has_its_test() {
         FLAGS.iter().map(|(command, flag, _)| (command.to_string(), flag.to_string())).collect();
     assert_eq!(documented, shown, "documented, and shown by a test");
     let documented: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
-    assert_eq!(documented, SETTINGS.map(|(key, _)| key));
+    assert_eq!(documented, SETTINGS.iter().map(|(key, _)| *key).collect::<Vec<_>>());
     let mut tests = String::new();
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")).unwrap() {
         tests += &fs::read_to_string(entry.unwrap().path()).unwrap_or_default();

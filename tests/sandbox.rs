@@ -335,19 +335,86 @@ fn a_machine_that_refuses_gets_a_refusal_with_the_remedy() {
         skip!("this machine doesn't let a test forbid namespaces: {}", output.stderr.trim());
     }
     let folder = crate::test::agents().join("echo");
-    let output = inside(&format!("superserve run {} hello", folder.display()))
-        .any_stdout()
-        .any_stderr()
-        .any_status()
-        .run();
-    assert_ne!(output.status, 0, "{output:#?}");
-    assert!(!output.stdout.contains("you said"), "never unsandboxed in silence: {output:#?}");
-    assert!(output.stderr.contains("refuses the sandbox"), "{output:#?}");
-    assert!(output.stderr.contains("--sandbox none"), "the remedy: {output:#?}");
-    inside("superserve server stop").any_stderr().run();
+    for setting in ["SUPERSERVE_SANDBOX=native", "SUPERSERVE_SANDBOX_REQUIRE=full"] {
+        let output = inside(&format!("env {setting} superserve run {} hello", folder.display()))
+            .any_stdout()
+            .any_stderr()
+            .any_status()
+            .run();
+        assert_ne!(output.status, 0, "{output:#?}");
+        assert!(!output.stdout.contains("you said"), "never unsandboxed in silence: {output:#?}");
+        assert!(output.stderr.contains("refuses the sandbox"), "{output:#?}");
+        assert!(output.stderr.contains("--sandbox none"), "the remedy: {output:#?}");
+        inside("superserve server stop").any_stderr().run();
+    }
     inside("superserve server start --sandbox none").any_stderr().run();
     inside(&format!("superserve run {} hello", folder.display()))
         .stdout("Agent > you said: hello\n")
         .any_stderr()
         .run();
+}
+
+#[test]
+fn a_machine_that_can_not_isolate_fully_is_told_or_refused() {
+    if !has_namespaces() || !is_root() || !crate::skipped::has("unshare") {
+        skip!("needs root, unshare and namespaces to forbid namespaces");
+    }
+    let test = Test::new();
+    let inside = |line: &str| {
+        test.shell(&format!("unshare -Ur sh -c 'echo 0 >/proc/sys/user/max_user_namespaces && exec {line}'"))
+    };
+    let checks = inside("superserve doctor --json").any_stdout().any_stderr().any_status().run();
+    let checks: serde_json::Value = match serde_json::from_str(&checks.stdout) {
+        Ok(checks) => checks,
+        Err(_) => skip!("this machine doesn't let a test forbid namespaces: {}", checks.stderr.trim()),
+    };
+    let check = |name: &str| checks.as_array().unwrap().iter().find(|check| check["name"] == name).unwrap();
+    assert_eq!(check("native")["state"], "warn", "{checks:#}");
+    assert!(check("native")["hint"].as_str().unwrap().contains("user.max_user_namespaces"), "{checks:#}");
+    if check("landlock")["state"] != "ok" {
+        skip!("this kernel has no Landlock");
+    }
+    assert_eq!(check("isolation")["detail"], "reduced (landlock)", "{checks:#}");
+    let doctor = inside("env SUPERSERVE_SANDBOX_REQUIRE=full superserve doctor").any_stdout().status(1).run();
+    assert!(doctor.stdout.starts_with("✗ isolation   refused by this machine\n"), "{}", doctor.stdout);
+
+    let folder = crate::test::agents().join("echo");
+    let output = inside(&format!("superserve run --single {} hello", folder.display()))
+        .stdout_part("you said: hello")
+        .any_stderr()
+        .run();
+    let warnings: Vec<&str> = output.stderr.lines().filter(|line| line.starts_with("! ")).collect();
+    assert_eq!(
+        warnings,
+        [
+            "! Agents run with reduced isolation: this machine refuses the sandbox: user namespace: No space left on device (os error 28)"
+        ]
+    );
+    assert_eq!(test.session("@last")["isolation"], "reduced");
+    let status = test.json(["server", "status", "--json"]);
+    assert_eq!(
+        (&status["isolation"], &status["sandbox"]),
+        (&"reduced".into(), &"landlock".into()),
+        "{status:#}"
+    );
+    assert!(status["sandbox_error"].as_str().unwrap().contains("user.max_user_namespaces"), "{status:#}");
+    test.args(["sessions", "get", "@last"]).stdout_part("Isolation    reduced").run();
+}
+
+#[test]
+fn a_weaker_kind_may_be_chosen() {
+    let test = Test::new();
+    let started = test.args(["server", "start", "--sandbox", "landlock"]).any_stderr().any_status().run();
+    if started.status != 0 || test.json(["server", "status", "--json"])["isolation"].is_null() {
+        skip!("this kernel has no Landlock: {}", started.stderr.trim());
+    }
+    let echo = crate::test::agents().join("echo").display().to_string();
+    test.args(["run", "--single", &echo, "hello"]).stdout_part("you said: hello").any_stderr().run();
+    assert_eq!(test.session("@last")["isolation"], "reduced");
+    for kind in ["native", "none"] {
+        test.args(["run", &echo, "hello", "--sandbox", kind])
+            .stderr_part("counts only for a server that this command starts")
+            .status(5)
+            .run();
+    }
 }

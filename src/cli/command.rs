@@ -35,6 +35,7 @@ pub struct Globals {
 #[derive(Clone, Debug)]
 pub enum Invocation {
     Completions(clap_complete::Shell),
+    Doctor,
     Eval(String),
     /// `help sessions list`, which is `sessions list --help`.
     Help(Vec<String>),
@@ -141,7 +142,7 @@ fn group(name: &str, commands: &[&scripts::Command], depth: usize) -> Command {
 }
 
 /// The commands that can't be scripts.
-fn fixed() -> [Command; 9] {
+fn fixed() -> [Command; 10] {
     let sandbox = || {
         Arg::new("sandbox")
             .long("sandbox")
@@ -157,6 +158,7 @@ fn fixed() -> [Command; 9] {
                 .required(true)
                 .value_parser(value_parser!(clap_complete::Shell)),
         ),
+        Command::new("doctor").about("Tell what this machine gives superserve, and what is missing"),
         Command::new("eval")
             .about("Evaluate an expression and print its value")
             .arg(Arg::new("expression").value_name("EXPR").required(true).allow_hyphen_values(true))
@@ -421,6 +423,7 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
         ["completions"] => {
             Invocation::Completions(leaf.get_one("shell").copied().unwrap_or(clap_complete::Shell::Bash))
         }
+        ["doctor"] => Invocation::Doctor,
         ["eval"] => Invocation::Eval(text("expression")),
         ["help"] => {
             Invocation::Help(leaf.get_many::<String>("command").unwrap_or_default().cloned().collect())

@@ -1,5 +1,7 @@
 //! A script's way to the server, and Ctrl-C's way to a script.
 
+use std::rc::Rc;
+
 use futures_util::future::LocalBoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -9,23 +11,32 @@ use super::ui::{AtPrompt, at_prompt};
 use crate::client::{self, Client};
 use crate::config::{Config, SandboxChoice};
 use crate::daemon;
-use crate::script::{Connection, Interrupt};
+use crate::script::{Connection, Interrupt, Terminal};
 
 /// The local server, which is started at the first call.
 pub struct Local {
     pub config: Config,
     /// How a server that this command starts isolates its agents.
     pub sandbox: Option<SandboxChoice>,
+    pub terminal: Rc<dyn Terminal>,
 }
 
 impl Connection for Local {
     fn connect(&self) -> LocalBoxFuture<'_, client::Result<Client>> {
-        Box::pin(daemon::connect(&self.config, self.sandbox))
+        Box::pin(async {
+            let warn = |warning: &str| self.terminal.err(&warning_line(warning));
+            daemon::connect(&self.config, self.sandbox, &warn).await
+        })
     }
 
     fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
         Box::pin(async { daemon::running(&self.config).await.ok().flatten().map(|(client, _)| client) })
     }
+}
+
+/// What a server that was just started has to say, with what to do about it.
+pub fn warning_line(warning: &str) -> String {
+    format!("! {warning}\n  superserve doctor tells more.\n")
 }
 
 /// Passes Ctrl-C on to the script. The second one, while the first is not yet dealt with, ends the program, and so does

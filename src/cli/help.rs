@@ -25,9 +25,10 @@ pub const PAGES: [&str; 2] = ["functions", "man"];
 pub fn reference(config: &Config) -> std::io::Result<Reference> {
     let config = config.clone();
     on_script_thread(move || {
+        let terminal = Rc::new(Ui::new(Colour::Never));
         let host = Host {
-            connection: Rc::new(Local { config: config.clone(), sandbox: None }),
-            terminal: Rc::new(Ui::new(Colour::Never)),
+            connection: Rc::new(Local { config: config.clone(), sandbox: None, terminal: terminal.clone() }),
+            terminal,
             clock: config.clock,
             options: Options::default(),
             fields: Rc::new([]),

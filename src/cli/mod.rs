@@ -3,6 +3,7 @@
 mod command;
 mod complete;
 mod connection;
+mod doctor;
 mod error;
 mod help;
 mod manual;
@@ -98,6 +99,7 @@ fn dispatch(
         Invocation::Eval(expression) => {
             scripted(config, globals, None, move |engine| engine.eval(&expression), Report::without_own_place)
         }
+        Invocation::Doctor => doctor::doctor(&config, ui, json, &globals.fields),
         // It was told before the settings were looked at.
         Invocation::Help(_) => Ok(0),
         Invocation::HelpFunctions { name, markdown } => {
@@ -253,7 +255,11 @@ fn on_engine(
         let ui = Rc::new(Ui::new(globals.colour));
         let terminal: Rc<dyn Terminal> = ui.clone();
         let mut engine = Engine::new(Host {
-            connection: Rc::new(connection::Local { config: config.clone(), sandbox }),
+            connection: Rc::new(connection::Local {
+                config: config.clone(),
+                sandbox,
+                terminal: terminal.clone(),
+            }),
             terminal: terminal.clone(),
             shell: Rc::new(shell::LocalShell),
             access,

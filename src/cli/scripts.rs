@@ -39,8 +39,8 @@ const BUNDLED: &[(&str, &str)] = bundled![
 ];
 
 /// The commands that can't be scripts, and so can't be replaced by one.
-pub const NOT_SCRIPTS: [&str; 9] =
-    ["completions", "eval", "help", "repl", "script", "scripts", "serve", "server", "test"];
+pub const NOT_SCRIPTS: [&str; 10] =
+    ["completions", "doctor", "eval", "help", "repl", "script", "scripts", "serve", "server", "test"];
 
 /// How deep folders of commands may be nested.
 const DEPTH: usize = 4;

@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use serde_json::json;
 
+use super::connection::warning_line;
 use super::error::Report;
 use crate::config::{Config, SandboxChoice};
 use crate::daemon::{self, Serve};
@@ -57,7 +58,8 @@ pub fn start(
     }
     let (info, ran) = block_on(async {
         let ran = daemon::running(config).await?.is_some();
-        Ok((daemon::connect(config, sandbox).await?.server().await?, ran))
+        let warn = |warning: &str| terminal.err(&warning_line(warning));
+        Ok((daemon::connect(config, sandbox, &warn).await?.server().await?, ran))
     })?;
     let what = if ran { "runs already" } else { "started" };
     terminal.err(&format!("✓ Server {what} (pid {})\n", info.pid));
@@ -127,8 +129,9 @@ fn to_json(info: &ServerInfo) -> serde_json::Value {
 
 fn table(info: &ServerInfo, now: Timestamp) -> String {
     let isolation = match (&info.isolation, &info.sandbox_error) {
-        (Some(isolation), _) => isolation.as_str().to_owned(),
-        (None, Some(error)) => error.clone(),
+        (Some(isolation), None) => isolation.as_str().to_owned(),
+        (Some(isolation), Some(error)) => format!("{}: {error}", isolation.as_str()),
+        (None, Some(error)) => format!("refused: {error}"),
         (None, None) => "unknown".to_owned(),
     };
     render::fields(&[

@@ -2,6 +2,7 @@
 //!
 //! Not here: routes (server) and rules (platform). The only place that re-executes the binary and takes locks.
 
+mod doctor;
 mod lock;
 mod process;
 mod serve;
@@ -20,6 +21,7 @@ use crate::config::{Config, SandboxChoice};
 use crate::wire::server::StopServer;
 use crate::wire::{ErrorCode, PROTOCOL, ServerInfo, Version};
 
+pub use doctor::{Check, State, doctor};
 pub use lock::{Holder, holder};
 pub use process::{SERVER, SPAWNER, spawner_main};
 pub use serve::{Serve, ServeError, serve};
@@ -47,8 +49,14 @@ pub fn version() -> Version {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Report {
-    Ready,
-    Failed { message: String, hint: Option<String> },
+    /// It listens. `warning` is what its user should know.
+    Ready {
+        warning: Option<String>,
+    },
+    Failed {
+        message: String,
+        hint: Option<String>,
+    },
 }
 
 /// The background server's whole life; its exit code. `sandbox` goes before the setting.
@@ -61,8 +69,13 @@ pub fn server_main(sandbox: Option<&str>) -> i32 {
 }
 
 /// A client of the local server, which is started first if none runs, and started anew if an idle one is of another
-/// build. `sandbox` holds only for a server that this call starts; one that runs with another is an error.
-pub async fn connect(config: &Config, sandbox: Option<SandboxChoice>) -> client::Result<Client> {
+/// build. `sandbox` holds only for a server that this call starts; one that runs with another is an error. `warn` hears
+/// what such a server has to say.
+pub async fn connect(
+    config: &Config,
+    sandbox: Option<SandboxChoice>,
+    warn: &dyn Fn(&str),
+) -> client::Result<Client> {
     if let Some(client) = usable(config).await? {
         if let Some(choice) = sandbox {
             same_sandbox(&client, choice).await?;
@@ -77,7 +90,9 @@ pub async fn connect(config: &Config, sandbox: Option<SandboxChoice>) -> client:
     if let Some(client) = usable(config).await? {
         return Ok(client);
     }
-    start(config, sandbox).await?;
+    if let Some(warning) = start(config, sandbox).await? {
+        warn(&warning);
+    }
     drop(starting);
     Client::unix(&config.socket())
 }
@@ -205,8 +220,13 @@ async fn usable(config: &Config) -> client::Result<Option<Client>> {
 
 async fn same_sandbox(client: &Client, choice: SandboxChoice) -> client::Result<()> {
     let info = client.server().await?;
-    let none = info.isolation == Some(crate::wire::Isolation::None);
-    if none == (choice == SandboxChoice::None) {
+    let fits = match choice {
+        SandboxChoice::Auto => info.isolation != Some(crate::wire::Isolation::None),
+        SandboxChoice::Native | SandboxChoice::Landlock | SandboxChoice::None => {
+            info.sandbox.as_deref() == Some(choice.as_str())
+        }
+    };
+    if fits {
         return Ok(());
     }
     Err(client::Error::api(
@@ -222,8 +242,8 @@ async fn same_sandbox(client: &Client, choice: SandboxChoice) -> client::Result<
     ))
 }
 
-/// Re-executes this binary as the server and waits for its report.
-async fn start(config: &Config, sandbox: Option<SandboxChoice>) -> client::Result<()> {
+/// Re-executes this binary as the server and waits for its report; answers with its warning.
+async fn start(config: &Config, sandbox: Option<SandboxChoice>) -> client::Result<Option<String>> {
     let failed = |error: std::io::Error| {
         unreachable(format!("cannot start the server: {error}"), "See its folder's permissions.")
     };
@@ -241,12 +261,12 @@ async fn start(config: &Config, sandbox: Option<SandboxChoice>) -> client::Resul
         .map_err(failed)?;
     match child.stdout.take() {
         Some(stdout) => ready(stdout, &format!("its log is {}", config.log().display())).await,
-        None => Ok(()),
+        None => Ok(None),
     }
 }
 
 /// Waits for a starting server's report on its stdout. `log` says where its log is.
-async fn ready(mut stdout: ChildStdout, log: &str) -> client::Result<()> {
+async fn ready(mut stdout: ChildStdout, log: &str) -> client::Result<Option<String>> {
     let reading = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
         stdout.read_to_string(&mut text).map(|_| text)
@@ -263,7 +283,7 @@ async fn ready(mut stdout: ChildStdout, log: &str) -> client::Result<()> {
         }
     };
     match serde_json::from_str(&text) {
-        Ok(Report::Ready) => Ok(()),
+        Ok(Report::Ready { warning }) => Ok(warning),
         Ok(Report::Failed { message, hint }) => Err(client::Error::Unreachable { message, hint }),
         Err(_) => Err(unreachable(
             format!("the server ended before it listened; {log}"),
@@ -311,6 +331,7 @@ mod tests {
         let config = Config {
             home: home.path().to_owned(),
             sandbox: SandboxChoice::Auto,
+            only_full: false,
             scripts: home.path().join("scripts"),
             idle_exit: None,
             uid_base: 1,

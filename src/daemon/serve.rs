@@ -117,12 +117,25 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     let choice = match config.sandbox {
         SandboxChoice::Auto => sandbox::Choice::Auto,
         SandboxChoice::Native => sandbox::Choice::Native,
+        SandboxChoice::Landlock => sandbox::Choice::Landlock,
         SandboxChoice::None => sandbox::Choice::None,
     };
-    let sandbox = sandbox::open(choice, spawner, &config.home, config.uid_base).await;
-    if let Err(refusal) = &sandbox {
+    let wish = sandbox::Wish { choice, only_full: config.only_full };
+    let opened = sandbox::open(wish, spawner, &config.home, config.uid_base).await;
+    let refusal = match &opened {
+        Ok(opened) => opened.weaker.clone(),
+        Err(refusal) => Some(refusal.clone()),
+    };
+    if let Some(refusal) = &refusal {
         tracing::warn!("{refusal}. {}", refusal.remedy);
     }
+    let warning = opened.as_ref().ok().and_then(|opened| {
+        let refusal = opened.weaker.as_ref()?;
+        let isolation = opened.sandbox.isolation().as_str();
+        Some(format!("Agents run with {isolation} isolation: {refusal}"))
+    });
+    let driver = opened.as_ref().ok().map(|opened| opened.sandbox.name());
+    let sandbox = opened.map(|opened| opened.sandbox);
     let store = Store::open(&config.database()).await?;
     let platform =
         Platform::open(platform_options(config, options), store.clone(), sandbox, config.clock.clone())
@@ -134,12 +147,14 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
         pid: std::process::id(),
         socket: listening.path.display().to_string(),
         home: config.home.display().to_string(),
+        driver: driver.map(str::to_owned),
+        refusal: refusal.map(|refusal| format!("{refusal}. {}", refusal.remedy)),
         started_at: Timestamp::from_millis(config.clock.now_millis()),
     };
     let server = Server::new(platform.clone(), identity, stop.clone());
     tracing::info!("listening on {}", listening.path.display());
     if options.background {
-        report(&Report::Ready)?;
+        report(&Report::Ready { warning })?;
     }
     let no_more = CancellationToken::new();
     let serving = tokio::spawn({

@@ -68,7 +68,8 @@ impl Stage {
         let home = tempfile::tempdir().expect("a folder");
         let clock = home.path().join("now");
         std::fs::write(&clock, "1773051300000").expect("a clock");
-        let sandbox = sandbox::open(choice, spawner(), home.path(), UID_BASE).await?;
+        let wish = sandbox::Wish { choice, only_full: true };
+        let sandbox = sandbox::open(wish, spawner(), home.path(), UID_BASE).await?.sandbox;
         Ok(Self { home, clock, sandbox, path: "/usr/local/bin:/usr/bin:/bin".into() })
     }
 

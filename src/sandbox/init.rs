@@ -18,9 +18,10 @@ use rustix::process::{
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::Exit;
+use super::landlock;
 use super::launch;
 use super::mounts::{Sources, Step, enter};
-use super::protocol::{Command, Failure, Order, Report, receive, report};
+use super::protocol::{Command, Failure, Order, Report, Walls, receive, report};
 use crate::wire::Network;
 
 /// Where programs are looked for if the order's environment doesn't say.
@@ -45,12 +46,12 @@ pub(super) struct Inherited {
 
 /// Runs the whole life of a sandbox; answers with the exit code of this process.
 pub(super) fn run(mut inherited: Inherited) -> i32 {
-    let isolated = inherited.order.isolated;
+    let walls = inherited.order.walls;
     // Only for those who look at the machine's processes.
     let _ = rustix::thread::set_name(c"superserve-init");
-    let prepared = match isolated {
-        true => prepare(&mut inherited),
-        false => prepare_bare(&inherited),
+    let prepared = match walls {
+        Walls::Namespaces => prepare(&mut inherited),
+        Walls::Landlock | Walls::None => prepare_bare(&inherited),
     };
     let started = prepared.and_then(|go| match go {
         true => {
@@ -73,7 +74,7 @@ pub(super) fn run(mut inherited: Inherited) -> i32 {
     // The agent's output must end when the agent's processes have ended, so nothing of it may stay open here.
     let Inherited { control, .. } = inherited;
     let ended = mind(&control, &children, agent);
-    if !isolated {
+    if walls != Walls::Namespaces {
         kill_rest();
     }
     i32::from(ended.is_err())
@@ -134,8 +135,12 @@ fn prepare(inherited: &mut Inherited) -> Result<bool, Report> {
     Ok(true)
 }
 
-/// No isolation: only what lets the tree be killed as a whole.
+/// No namespaces: only what lets the tree be killed as a whole. Rules of Landlock's come with the agent, so that this
+/// process, which must kill it, stands above them.
 fn prepare_bare(inherited: &Inherited) -> Result<bool, Report> {
+    if inherited.order.walls == Walls::Landlock {
+        landlock::check()?;
+    }
     set_child_subreaper(Some(rustix::process::getpid())).broken("subreaper")?;
     let_go_of_stdio()?;
     if !wait_for_go(&inherited.go) {
@@ -203,8 +208,8 @@ fn drop_rights() -> Result<(), Failure> {
             1 << number,
         )) {
             Ok(()) => {}
-            // The first that this kernel doesn't know.
-            Err(Errno::INVAL) => break,
+            // The first that this kernel doesn't know, or a user who has none to begin with.
+            Err(Errno::INVAL | Errno::PERM) => break,
             Err(error) => return Err(error).step("drop capabilities"),
         }
     }
@@ -222,20 +227,35 @@ fn drop_rights() -> Result<(), Failure> {
 fn start(inherited: &Inherited) -> Result<Pid, Report> {
     let (failed, fails) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).broken("make a pipe")?;
     let (agent, _) = launch::spawn(0, || {
-        let errno = exec(inherited);
+        let report = match confine(inherited) {
+            Ok(()) => Report::NotExecuted(exec(inherited)),
+            Err(failure) => Report::Failed(failure),
+        };
         // A lost report reads as a start that went well, and then the exit status tells.
-        let _ = rustix::io::write(&fails, &errno.to_ne_bytes());
+        let _ = rustix::io::write(&fails, &serde_json::to_vec(&report).unwrap_or_default());
         127
     })
     .broken("start a process")?;
     drop(fails);
-    let mut errno = [0; 4];
-    match rustix::io::retry_on_intr(|| rustix::io::read(&failed, &mut errno)) {
-        Ok(4) => {
+    let mut report = [0; 1024];
+    match rustix::io::retry_on_intr(|| rustix::io::read(&failed, &mut report)) {
+        Ok(length @ 1..) => {
             let _ = rustix::process::waitpid(Some(agent), WaitOptions::empty());
-            Err(Report::NotExecuted(i32::from_ne_bytes(errno)))
+            let unread = |_| Report::NotExecuted(libc::EIO);
+            Err(serde_json::from_slice(report.get(..length).unwrap_or_default()).unwrap_or_else(unread))
         }
         _ => Ok(agent),
+    }
+}
+
+/// What only the agent must be kept from, not the process above it.
+fn confine(inherited: &Inherited) -> Result<(), Failure> {
+    match inherited.order.walls {
+        Walls::Landlock => {
+            drop_rights()?;
+            landlock::confine(&inherited.order.spec).step("landlock")
+        }
+        Walls::Namespaces | Walls::None => Ok(()),
     }
 }
 
@@ -245,7 +265,7 @@ fn exec(inherited: &Inherited) -> i32 {
     let Inherited { order, stdin, stdout, stderr, .. } = inherited;
     let ready = || -> rustix::io::Result<()> {
         rustix::process::setpgid(None, None)?;
-        if !order.isolated {
+        if order.walls != Walls::Namespaces {
             // Should the agent end its subreaper, it ends as well.
             set_parent_process_death_signal(Some(Signal::KILL))?;
         }

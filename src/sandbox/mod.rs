@@ -3,6 +3,7 @@
 //! Not here: what an agent says (harness) and whose workspace it is (platform).
 
 mod init;
+mod landlock;
 mod launch;
 mod mounts;
 mod native;
@@ -33,31 +34,89 @@ pub use wipe::{Wiped, empty_trash, wipe};
 /// Which driver the operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The best that the machine allows; never a weaker one in silence, so today the same as `Native`.
+    /// The best that the machine allows, but never none.
     #[default]
     Auto,
     /// Namespaces of its own for every agent.
     Native,
+    /// The kernel's rules over the host's own files: reduced isolation, for machines without namespaces.
+    Landlock,
     /// No isolation at all.
     None,
+}
+
+/// What the operator asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    pub choice: Choice,
+    /// Whether `Auto` may go on with a driver that isolates less than it should.
+    pub only_full: bool,
+}
+
+/// A driver that works on this machine.
+#[derive(Clone)]
+pub struct Opened {
+    pub sandbox: Arc<dyn Sandbox>,
+    /// Why it is none that isolates fully.
+    pub weaker: Option<Refusal>,
+}
+
+/// A driver, and what the machine says to it.
+pub struct Tried {
+    pub name: &'static str,
+    pub isolation: Isolation,
+    pub result: Result<(), Refusal>,
 }
 
 /// Opens the driver of that choice, after an agent has been run through its complete profile.
 ///
 /// `scratch` is an existing folder on the disk that will hold the workspaces; the probe makes its own folders in it
-/// and removes them. `uid` is one that a session could get.
-pub async fn open(
-    choice: Choice,
-    spawner: Spawner,
-    scratch: &Path,
-    uid: u32,
-) -> Result<Arc<dyn Sandbox>, Refusal> {
-    let sandbox: Arc<dyn Sandbox> = match choice {
-        Choice::Auto | Choice::Native => Arc::new(native::Native::new(spawner)),
-        Choice::None => Arc::new(none::None::new(spawner)),
+/// and removes them, and keeps a note there that the best driver works, which holds until the machine is started anew.
+/// `uid` is one that a session could get.
+///
+/// # Errors
+/// What the machine refuses: of `Auto`, what the best driver lacks.
+pub async fn open(wish: Wish, spawner: Spawner, scratch: &Path, uid: u32) -> Result<Opened, Refusal> {
+    let mut refused = None;
+    for sandbox in candidates(wish, &spawner, scratch) {
+        match probe::once(sandbox.as_ref(), scratch, uid).await {
+            Ok(()) => return Ok(Opened { sandbox, weaker: refused }),
+            Err(refusal) => refused = refused.or(Some(refusal)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| Refusal {
+        step: "sandbox".to_owned(),
+        reason: "there is no driver".to_owned(),
+        remedy: "Choose one with --sandbox.".to_owned(),
+    }))
+}
+
+/// Tries every driver that isolates, the best first. As for [`open`], but nothing is noted.
+pub async fn survey(spawner: &Spawner, scratch: &Path, uid: u32) -> Vec<Tried> {
+    let mut tried = Vec::new();
+    for sandbox in candidates(Wish::default(), spawner, scratch) {
+        let result = probe::probe(sandbox.as_ref(), scratch, uid).await;
+        tried.push(Tried { name: sandbox.name(), isolation: sandbox.isolation(), result });
+    }
+    tried
+}
+
+/// The drivers to try, the best first.
+fn candidates(wish: Wish, spawner: &Spawner, scratch: &Path) -> Vec<Arc<dyn Sandbox>> {
+    let native = || -> Arc<dyn Sandbox> { Arc::new(native::Native::new(spawner.clone(), scratch)) };
+    let landlock = || -> Arc<dyn Sandbox> {
+        {
+            let uid = rustix::process::geteuid().as_raw();
+            Arc::new(landlock::Landlock::new(spawner.clone(), uid))
+        }
     };
-    probe::probe(sandbox.as_ref(), scratch, uid).await?;
-    Ok(sandbox)
+    match wish.choice {
+        Choice::Auto if wish.only_full => vec![native()],
+        Choice::Auto => vec![native(), landlock()],
+        Choice::Native => vec![native()],
+        Choice::Landlock => vec![landlock()],
+        Choice::None => vec![Arc::new(none::None::new(spawner.clone()))],
+    }
 }
 
 /// Where an agent sees its folders.

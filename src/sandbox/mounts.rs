@@ -35,7 +35,7 @@ const ETC: [&str; 12] = [
     "services",
     "ssl",
 ];
-const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
+pub(super) const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\n\
     nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const GROUP: &str = "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n";
@@ -179,13 +179,18 @@ fn system() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A few files of the host's /etc, and some of our own.
-fn etc(order: &Order, resolver: [Result<Option<OwnedFd>, Failure>; 2]) -> Result<(), Failure> {
+/// What of the host's /etc an agent may read.
+pub(super) fn etc_names() -> impl Iterator<Item = String> {
     let python = fs::read_dir("/etc").into_iter().flatten().filter_map(|entry| {
         let name = entry.ok()?.file_name().into_string().ok()?;
         name.starts_with("python3").then_some(name)
     });
-    for name in ETC.into_iter().map(str::to_owned).chain(python) {
+    ETC.into_iter().map(str::to_owned).chain(python)
+}
+
+/// A few files of the host's /etc, and some of our own.
+fn etc(order: &Order, resolver: [Result<Option<OwnedFd>, Failure>; 2]) -> Result<(), Failure> {
+    for name in etc_names() {
         let (host, inside) = (Path::new("/etc").join(&name), Path::new("etc").join(&name));
         let Ok(found) = fs::symlink_metadata(&host) else { continue };
         if let Some(parent) = inside.parent() {

@@ -3,22 +3,25 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, lchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::protocol::Walls;
 use super::spawner::{Spawner, is_privileged};
-use super::{Inside, Process, Sandbox, Spec, StartError, tree};
+use super::{Inside, Process, Sandbox, Spec, StartError, probe, tree};
 use crate::wire::Isolation;
 
 pub(super) struct Native {
     spawner: Spawner,
+    /// Holds the note that this driver works.
+    scratch: PathBuf,
 }
 
 impl Native {
-    pub(super) fn new(spawner: Spawner) -> Self {
-        Self { spawner }
+    pub(super) fn new(spawner: Spawner, scratch: &Path) -> Self {
+        Self { spawner, scratch: scratch.to_owned() }
     }
 }
 
@@ -44,12 +47,20 @@ impl Sandbox for Native {
     }
 
     fn start<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Process, StartError>> {
-        tree::start(&self.spawner, spec, true).boxed()
+        async move {
+            let started = tree::start(&self.spawner, spec, Walls::Namespaces).await;
+            if let Err(StartError::Refused(_)) = &started {
+                // The machine's owner has changed something since.
+                probe::forget(&self.scratch);
+            }
+            started
+        }
+        .boxed()
     }
 }
 
 /// Gives `path` and all below it to `uid` and the group of the same number.
-fn give(uid: u32, path: &Path) -> io::Result<()> {
+pub(super) fn give(uid: u32, path: &Path) -> io::Result<()> {
     let mut left = vec![path.to_owned()];
     while let Some(path) = left.pop() {
         let found = fs::symlink_metadata(&path)?;

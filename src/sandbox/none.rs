@@ -7,6 +7,7 @@ use std::path::Path;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::protocol::Walls;
 use super::spawner::Spawner;
 use super::{Inside, Process, Sandbox, Spec, StartError, tree};
 use crate::wire::Isolation;
@@ -39,6 +40,6 @@ impl Sandbox for None {
     }
 
     fn start<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Process, StartError>> {
-        tree::start(&self.spawner, spec, false).boxed()
+        tree::start(&self.spawner, spec, Walls::None).boxed()
     }
 }

@@ -2,14 +2,47 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::protocol::Failure;
 use super::{Exit, Refusal, Sandbox, Spec, StartError};
-use crate::wire::Network;
+use crate::wire::{Isolation, Network};
 
 const GO_ON: &str = "or go on without isolation: --sandbox none";
+
+/// Where it is noted, below the scratch folder, which driver works and for how long that is believed.
+const NOTE: &str = "sandbox.probed";
+
+/// As [`probe`], unless it is noted that this driver has worked since the machine was started, with this very binary.
+pub(super) async fn once(sandbox: &dyn Sandbox, scratch: &Path, uid: u32) -> Result<(), Refusal> {
+    // The others are probed each time: the best one may work by now, and they are rare.
+    let note = note(sandbox.name()).filter(|_| sandbox.isolation() == Isolation::Full);
+    let path = scratch.join(NOTE);
+    if note.is_some() && fs::read_to_string(&path).ok() == note {
+        return Ok(());
+    }
+    probe(sandbox, scratch, uid).await?;
+    if let Some(note) = note {
+        // Without it the next server tries again.
+        let _ = fs::write(&path, note);
+    }
+    Ok(())
+}
+
+/// Takes the note away, since the machine refuses by now what it had allowed.
+pub(super) fn forget(scratch: &Path) {
+    let _ = fs::remove_file(scratch.join(NOTE));
+}
+
+/// What the note says while it holds: the driver, this start of the machine, whose server it is, and the binary.
+fn note(driver: &str) -> Option<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let binary = fs::metadata("/proc/self/exe").ok()?;
+    let user = rustix::process::geteuid().as_raw();
+    let version = (binary.dev(), binary.ino(), binary.size(), binary.mtime(), binary.mtime_nsec());
+    Some(format!("{driver} {} {user} {version:?}\n", boot.trim()))
+}
 
 /// Runs a shell that does nothing through the driver's complete profile.
 pub(super) async fn probe(sandbox: &dyn Sandbox, scratch: &Path, uid: u32) -> Result<(), Refusal> {
@@ -105,6 +138,10 @@ fn remedy(failure: &Failure, machine: Machine) -> String {
             "A container hides parts of its /proc: start it with --security-opt systempaths=unconfined (docker) or \
              --security-opt unmask=ALL (podman)"
         }
+        ("landlock", _) if rustix::process::geteuid().is_root() => {
+            "Use Linux 6.12 or newer with Landlock, or run the server as an ordinary user"
+        }
+        ("landlock", _) => "Use Linux 5.13 or newer, and have landlock among lsm= of its command line",
         (_, libc::ENOSYS) => "Use Linux 5.12 or newer",
         _ if denied => {
             "In a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined \

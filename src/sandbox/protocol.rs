@@ -23,11 +23,20 @@ const MOST_FDS: usize = 8;
 /// Reports are short; orders travel in a memfd, so that an environment may be as large as the system allows.
 const MOST_BYTES: usize = 4096;
 
+/// What keeps an agent apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Walls {
+    /// Rules of the kernel over the host's own tree of files.
+    Landlock,
+    /// Namespaces of its own.
+    Namespaces,
+    None,
+}
+
 /// One agent to start.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
-    /// Whether it gets namespaces of its own.
-    pub isolated: bool,
+    pub walls: Walls,
     pub spec: Spec,
 }
 
@@ -170,7 +179,7 @@ mod tests {
     #[test]
     fn an_order_survives_its_memory() {
         let order = Order {
-            isolated: true,
+            walls: Walls::Namespaces,
             spec: Spec {
                 name: "s".into(),
                 argv: vec!["cat".into()],

@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use super::init::{self, INSIDE_UID, Inherited};
 use super::launch;
 use super::mounts::{Sources, Step};
-use super::protocol::{Failure, Order, Report, receive, report, send};
+use super::protocol::{Failure, Order, Report, Walls, receive, report, send};
 use crate::wire::Network;
 
 /// Executes the spawner and answers with the server's end of its socket: SOCK_SEQPACKET, close-on-exec. It also sees
@@ -182,8 +182,9 @@ impl Trees {
 
     fn launch(&mut self, order: Order, ends: [OwnedFd; 4], told: &OwnedFd) -> Result<(), Failure> {
         let [stdin, stdout, stderr, control] = ends;
-        let privileged = self.privileged && order.isolated;
-        let uids = match (order.isolated, privileged) {
+        let has_namespaces = order.walls == Walls::Namespaces;
+        let privileged = self.privileged && has_namespaces;
+        let uids = match (has_namespaces, privileged) {
             (false, _) => None,
             (true, true) => Some((order.spec.uid, order.spec.uid)),
             (true, false) => Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())),
@@ -192,7 +193,7 @@ impl Trees {
             // An agent that is root inside would be root on the host's files.
             return Err(Errno::INVAL).broken("map uid 0");
         }
-        if order.isolated && !self.keyring_shut {
+        if order.walls != Walls::None && !self.keyring_shut {
             launch::shut_keyring().broken("leave the session keyring")?;
             self.keyring_shut = true;
         }
@@ -200,7 +201,7 @@ impl Trees {
             true => Some(Sources::open(&order)?),
             false => None,
         };
-        let flags = match (order.isolated, order.spec.network) {
+        let flags = match (has_namespaces, order.spec.network) {
             (false, _) => 0,
             (true, Network::Host) => launch::NAMESPACES,
             (true, Network::None) => launch::NAMESPACES | launch::NETWORK_NAMESPACE,

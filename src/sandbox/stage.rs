@@ -185,16 +185,30 @@ impl Stage {
     }
 
     pub(super) fn native(&self) -> native::Native {
-        native::Native::new(self.spawner.clone())
+        native::Native::new(self.spawner.clone(), self.folder.path())
     }
 
     /// All drivers that this machine allows.
     pub(super) fn drivers(&self) -> Vec<Box<dyn Sandbox>> {
         let mut drivers: Vec<Box<dyn Sandbox>> = vec![Box::new(self.none())];
+        if landlock::check().is_ok() {
+            drivers.push(Box::new(self.landlock()));
+        }
         if isolating().contains(&self.server) {
             drivers.push(Box::new(self.native()));
         }
         drivers
+    }
+
+    fn uid(&self) -> u32 {
+        match self.server {
+            Server::Me => rustix::process::geteuid().as_raw(),
+            Server::Nobody => NOBODY,
+        }
+    }
+
+    pub(super) fn landlock(&self) -> landlock::Landlock {
+        landlock::Landlock::new(self.spawner.clone(), self.uid())
     }
 
     pub(super) fn none(&self) -> none::None {

@@ -317,8 +317,19 @@ async fn a_machine_that_refuses_is_told_from_one_that_fails() {
             }
             // What is asked for by name still works, and the best is never replaced by it in silence.
             assert_eq!(stage.run(&stage.none(), "echo on").await.0, "on\n");
-            let refused = open(Choice::Auto, stage.spawner.clone(), stage.folder.path(), SESSION).await.err();
-            assert!(server == Server::Nobody || refused.unwrap().remedy.contains("--sandbox none"));
+            if server == Server::Nobody {
+                continue;
+            }
+            let opened = |only_full| {
+                let wish = Wish { choice: Choice::Auto, only_full };
+                open(wish, stage.spawner.clone(), stage.folder.path(), SESSION)
+            };
+            assert!(opened(true).await.err().unwrap().remedy.contains("--sandbox none"));
+            if landlock::check().is_ok() {
+                let reduced = opened(false).await.unwrap();
+                assert_eq!(reduced.sandbox.isolation(), Isolation::Reduced);
+                assert_eq!(reduced.weaker.unwrap().step, step);
+            }
         }
     }
 }
@@ -420,15 +431,35 @@ async fn many_start_at_once() {
 async fn opening_tries_the_whole_profile() {
     for &server in isolating() {
         let stage = Stage::new(server);
+        let scratch = stage.path("scratch");
+        let _ = fs::create_dir(&scratch);
         for (choice, name) in [(Choice::Auto, "native"), (Choice::Native, "native"), (Choice::None, "none")] {
-            let scratch = stage.path("scratch");
-            let _ = fs::create_dir(&scratch);
             // The probe's folders are made by the server, which here is root even where the spawner isn't.
             if server == Server::Me {
-                let sandbox = open(choice, stage.spawner.clone(), &scratch, SESSION).await.unwrap();
-                assert_eq!(sandbox.name(), name);
+                let wish = Wish { choice, only_full: false };
+                let opened = open(wish, stage.spawner.clone(), &scratch, SESSION).await.unwrap();
+                assert_eq!((opened.sandbox.name(), opened.weaker), (name, None));
+                // Nothing of the probe but the note that it need not be done again.
+                assert_eq!(fs::read_dir(&scratch).unwrap().count(), 1);
+                assert!(fs::read_to_string(scratch.join("sandbox.probed")).unwrap().starts_with("native "));
             }
-            assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
         }
     }
+}
+
+#[tokio::test]
+async fn what_has_worked_is_not_probed_again_until_it_is_refused() {
+    let stage = Stage::on(Server::Me, "no-namespaces");
+    let working = Stage::new(Server::Me);
+    if !isolating().contains(&Server::Me) {
+        return;
+    }
+    let scratch = working.folder.path();
+    let wish = Wish { choice: Choice::Native, only_full: false };
+    open(wish, working.spawner.clone(), scratch, SESSION).await.unwrap();
+    // A machine that refuses is believed to allow it, for the note says so, until an agent is started.
+    let opened = open(wish, stage.spawner.clone(), scratch, SESSION).await.unwrap();
+    let refused = opened.sandbox.start(&stage.spec(&["true"])).await;
+    assert!(matches!(refused, Err(StartError::Refused(_))));
+    assert!(open(wish, stage.spawner.clone(), scratch, SESSION).await.is_err());
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::launch;
 use super::probe::refusal;
-use super::protocol::{Command, Order, Report, receive, send, socket_pair};
+use super::protocol::{Command, Order, Report, Walls, receive, send, socket_pair};
 use super::spawner::Spawner;
 use super::{Exit, Process, Spec, StartError, Tree};
 
@@ -28,9 +28,9 @@ const SUBREAPER_GRACE: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts a tree; when this answers, the agent's program has been exec'd. Dropped before, it leaves nothing behind.
-pub(super) async fn start(spawner: &Spawner, spec: &Spec, isolated: bool) -> Result<Process, StartError> {
+pub(super) async fn start(spawner: &Spawner, spec: &Spec, walls: Walls) -> Result<Process, StartError> {
     check(spec)?;
-    match tokio::time::timeout(START_LIMIT, attempt(spawner, spec, isolated)).await {
+    match tokio::time::timeout(START_LIMIT, attempt(spawner, spec, walls)).await {
         Ok(started) => started,
         Err(_elapsed) => {
             let text = format!("it was not ready within {} s", START_LIMIT.as_secs());
@@ -39,8 +39,8 @@ pub(super) async fn start(spawner: &Spawner, spec: &Spec, isolated: bool) -> Res
     }
 }
 
-async fn attempt(spawner: &Spawner, spec: &Spec, isolated: bool) -> Result<Process, StartError> {
-    let order = Order { isolated, spec: spec.clone() };
+async fn attempt(spawner: &Spawner, spec: &Spec, walls: Walls) -> Result<Process, StartError> {
+    let order = Order { walls, spec: spec.clone() };
     let mut again = true;
     loop {
         let (agent_stdin, stdin) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
@@ -69,7 +69,7 @@ async fn attempt(spawner: &Spawner, spec: &Spec, isolated: bool) -> Result<Proce
         };
         let mut tree = Started {
             root,
-            isolated,
+            has_namespaces: walls == Walls::Namespaces,
             pidfd: launch::watch(pidfd)?,
             control: control.clone(),
             exit: watch::channel(None).1,
@@ -161,7 +161,7 @@ async fn next(control: &AsyncFd<OwnedFd>) -> io::Result<Option<(Report, Vec<Owne
 
 struct Started {
     root: i32,
-    isolated: bool,
+    has_namespaces: bool,
     pidfd: AsyncFd<OwnedFd>,
     control: Arc<AsyncFd<OwnedFd>>,
     exit: watch::Receiver<Option<Exit>>,
@@ -194,7 +194,7 @@ impl Started {
 
     /// Begins the end of the tree.
     fn end(&self) {
-        match self.isolated {
+        match self.has_namespaces {
             true => drop(pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL)),
             // A subreaper must outlive the others to kill them.
             false => drop(rustix::net::shutdown(self.control.get_ref(), Shutdown::Write)),
@@ -246,7 +246,7 @@ impl Tree for Started {
     fn kill(&self) -> BoxFuture<'_, ()> {
         async move {
             self.end();
-            if self.isolated {
+            if self.has_namespaces {
                 return self.gone().await;
             }
             if tokio::time::timeout(SUBREAPER_GRACE, self.gone()).await.is_err() {

@@ -235,3 +235,89 @@ async fn the_hosts_network_only_when_asked_for() {
         }
     }
 }
+
+/// What the rules of Landlock keep from an agent. Each first succeeds with the `none` driver.
+#[tokio::test]
+async fn reduced_walls() {
+    if landlock::check().is_err() {
+        writeln!(io::stderr(), "skipped: this kernel has no Landlock").unwrap();
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let udp_port = udp.local_addr().unwrap().port();
+    for &server in servers() {
+        let stage = Stage::new(server);
+        let (reduced, none) = (stage.landlock(), stage.none());
+        stage.run(&none, "true").await;
+        let spawner = stage.pids.lock().unwrap()[0];
+        let secret = stage.path("secret");
+        fs::write(&secret, "secret\n").unwrap();
+        let socket = stage.path("socket");
+        let _pathname = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        if server == Server::Nobody {
+            chown(&secret, Some(NOBODY), Some(NOBODY)).unwrap();
+            chown(&socket, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let (secret, socket) = (secret.display(), socket.display());
+        let folder = stage.folder.path().display();
+        let connect = |family: &str, kind: &str, address: String| {
+            format!(
+                "/usr/bin/python3 -c 'import socket; socket.socket(socket.{family}, socket.{kind}).connect({address})'"
+            )
+        };
+        let mut probes = vec![
+            ("read a file of its user's", format!("cat {secret}")),
+            ("write a file of its user's", format!("echo x >> {secret}")),
+            ("make a file beside its folders", format!("touch {folder}/made && rm {folder}/made")),
+            ("list a folder", format!("ls {folder}")),
+            ("read an environment", format!("cat /proc/{spawner}/environ")),
+            ("signal a process", format!("kill -0 {spawner}")),
+            ("link a file into its own folder", format!("ln {secret} stolen && cat stolen")),
+            ("move a file in", format!("cp {secret} {folder}/copy && mv {folder}/copy moved")),
+        ];
+        if fs::metadata("/usr/bin/python3").is_ok() {
+            probes.push((
+                "reach a port",
+                connect("AF_INET", "SOCK_STREAM", format!("(\"127.0.0.1\", {port})")),
+            ));
+            probes.push((
+                "send a datagram",
+                connect("AF_INET", "SOCK_DGRAM", format!("(\"127.0.0.1\", {udp_port})")),
+            ));
+            probes.push((
+                "reach a socket in a folder",
+                connect("AF_UNIX", "SOCK_STREAM", format!("\"{socket}\"")),
+            ));
+        }
+        if server == Server::Me && servers().len() == 2 {
+            probes.push(("write to /usr", "touch /usr/made && rm /usr/made".to_owned()));
+            probes.push(("read the host's passwords", "cat /etc/shadow".to_owned()));
+            probes.push((
+                "have capabilities",
+                "! grep -q 'CapEff:.*0000000000000000' /proc/self/status".to_owned(),
+            ));
+        }
+        for (what, script) in probes {
+            let (text, exit) = stage.run(&none, &script).await;
+            assert_eq!(exit, Exit::Code(0), "{server:?} none: {what}: {script}: {text}");
+            let (text, exit) = stage.run(&reduced, &script).await;
+            assert!(matches!(exit, Exit::Code(1..)), "{server:?} landlock: {what}: {script}: {text}");
+        }
+        let whole = "echo a > note; mkdir -p d; echo b > d/x; mv d/x y; cat note y; echo t > $TMPDIR/t; ls /usr > /dev/null && \
+            head -c 1 /dev/urandom | wc -c";
+        assert_eq!(stage.run(&reduced, whole).await, ("a\nb\n1\n".to_owned(), Exit::Code(0)), "{server:?}");
+        let spec = Spec {
+            network: Network::Host,
+            ..stage.spec(&[
+                "sh",
+                "-c",
+                &connect("AF_INET", "SOCK_STREAM", format!("(\"127.0.0.1\", {port})")),
+            ])
+        };
+        if fs::metadata("/usr/bin/python3").is_ok() {
+            assert_eq!(finish(reduced.start(&spec).await.unwrap()).await, (String::new(), Exit::Code(0)));
+        }
+    }
+}

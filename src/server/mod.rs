@@ -47,6 +47,10 @@ pub struct Identity {
     pub pid: u32,
     pub socket: String,
     pub home: String,
+    /// The sandbox's driver, if the machine allows one.
+    pub driver: Option<String>,
+    /// What the machine refuses of the sandbox, and the remedy.
+    pub refusal: Option<String>,
     pub started_at: Timestamp,
 }
 

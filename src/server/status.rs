@@ -37,10 +37,6 @@ pub async fn stop(State(server): State<Server>, Body(stop): Body<StopServer>) ->
 async fn info(server: &Server) -> Result<ServerInfo> {
     let activity = server.platform.activity().await;
     let identity = &server.identity;
-    let (isolation, sandbox_error) = match server.platform.isolation() {
-        Ok(isolation) => (Some(isolation), None),
-        Err(refusal) => (None, Some(format!("{refusal}. {}", refusal.remedy))),
-    };
     Ok(ServerInfo {
         pid: identity.pid,
         socket: identity.socket.clone(),
@@ -50,7 +46,8 @@ async fn info(server: &Server) -> Result<ServerInfo> {
         started_at: identity.started_at,
         sessions: activity.sessions,
         active_runs: activity.active_runs,
-        isolation,
-        sandbox_error,
+        isolation: server.platform.isolation().ok(),
+        sandbox: identity.driver.clone(),
+        sandbox_error: identity.refusal.clone(),
     })
 }

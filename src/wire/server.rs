@@ -57,7 +57,10 @@ pub struct ServerInfo {
     pub active_runs: u64,
     /// `None` while the machine refuses the sandbox.
     pub isolation: Option<Isolation>,
-    /// Why the machine refuses the sandbox, and the remedy.
+    /// The sandbox's driver: `native`, `landlock`, `none`.
+    #[serde(default)]
+    pub sandbox: Option<String>,
+    /// Why the machine refuses the sandbox, or the best one, and the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox_error: Option<String>,
 }
