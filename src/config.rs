@@ -26,7 +26,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "sandbox",
         default: "auto",
-        about: "how agents are isolated: `native` (namespaces), `landlock` (reduced: the kernel's rules over the host's files), `auto` (the best of these that the machine allows) or `none`",
+        about: "how agents are isolated: `native` (namespaces), `bwrap` (the same, made by bubblewrap), `landlock` (reduced: the kernel's rules over the host's files), `auto` (the best of these that the machine allows) or `none`",
     },
     Key {
         name: "sandbox_require",
@@ -68,19 +68,21 @@ pub enum SandboxChoice {
     /// The best that the machine gives; never none.
     Auto,
     Native,
+    Bwrap,
     Landlock,
     None,
 }
 
 impl SandboxChoice {
     /// Every word that a user may write.
-    pub const WORDS: [&'static str; 4] = ["auto", "native", "landlock", "none"];
+    pub const WORDS: [&'static str; 5] = ["auto", "native", "bwrap", "landlock", "none"];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Native => "native",
+            Self::Bwrap => "bwrap",
             Self::Landlock => "landlock",
             Self::None => "none",
         }
@@ -91,6 +93,7 @@ impl SandboxChoice {
         match word {
             "auto" => Some(Self::Auto),
             "native" => Some(Self::Native),
+            "bwrap" => Some(Self::Bwrap),
             "landlock" => Some(Self::Landlock),
             "none" => Some(Self::None),
             _ => None,
@@ -241,7 +244,7 @@ impl Settings {
         Ok(Config {
             sandbox: self.read(
                 "sandbox",
-                "auto, native, landlock or none",
+                "auto, native, bwrap, landlock or none",
                 SandboxChoice::Auto,
                 SandboxChoice::from_word,
             )?,

@@ -34,6 +34,9 @@ pub fn run(args: Vec<std::ffi::OsString>) -> i32 {
     match args.get(1).and_then(|word| word.to_str()) {
         // Before anything else: the spawner must stay a small process with one thread.
         Some(daemon::SPAWNER) => daemon::spawner_main(),
+        Some(daemon::INIT) => daemon::init_main(
+            &args.iter().skip(2).filter_map(|word| word.to_str().map(str::to_owned)).collect::<Vec<_>>(),
+        ),
         Some(daemon::SERVER) => daemon::server_main(args.get(2).and_then(|word| word.to_str())),
         Some(daemon::THROWAWAY) => daemon::throwaway_main(args.get(2).and_then(|word| word.to_str())),
         _ => cli::run(args),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use crate::process::wait_until;
+use crate::process::{of_home, wait_until};
 use crate::skipped::{has, is_root};
 use crate::test::{Test, ended, has_namespaces, short};
 
@@ -84,4 +84,44 @@ fn is_cancelled() {
     run.finish();
     wait_until("the session to be idle", || test.status_of(&id) == "idle");
     assert_eq!(test.send(&id, "again"), "quick: again\n");
+}
+
+#[test]
+fn bubblewrap_may_make_the_sandbox() {
+    if !is_root() || !has("setpriv") || !has("bwrap") || !has_namespaces() {
+        skip!("needs root, setpriv, bwrap and namespaces");
+    }
+    let test = Test::new().owned_by(NOBODY);
+    test.args(["server", "start", "--sandbox", "bwrap"]).any_stderr().run();
+    let info = test.json(["server", "status", "--json"]);
+    if info["sandbox"].is_null() {
+        skip!("this machine refuses bubblewrap: {}", info["sandbox_error"]);
+    }
+    assert_eq!((&info["sandbox"], &info["isolation"]), (&"bwrap".into(), &"full".into()));
+    test.agent("shell", include_str!("agents/shell/agent.sh"));
+    test.deploy(test.work().join("shell"));
+    let id = test.create("shell");
+    let secret = test.write("secret", "host-secret\n");
+    assert!(test.send(&id, &format!("cat {}", secret.display())).contains("No such file"));
+    assert_eq!(test.send(&id, "echo mine >file && cat file; cat /proc/1/comm"), "mine\nsuperserve-init\n");
+    assert_eq!(test.send(&id, "(setsid sleep 300 &) ; cat /proc/sys/kernel/ns_last_pid | wc -l"), "1\n");
+    test.kill_server();
+    wait_until("all its processes are gone", || of_home(&test.home()).is_empty());
+    test.args(["server", "start", "--sandbox", "bwrap"]).any_stderr().run();
+    assert_eq!(test.send(&id, "cat file"), "mine\n");
+    test.args(["sessions", "end", &id]).stderr(ended(short(&id))).run();
+}
+
+#[test]
+fn root_is_never_given_to_bubblewrap() {
+    if !is_root() {
+        skip!("the tests don't run as root");
+    }
+    let test = Test::new();
+    test.deploy("echo");
+    test.args(["server", "stop"]).any_stderr().run();
+    test.args(["run", "echo", "hello", "--sandbox", "bwrap"])
+        .stderr_part("Run the server as an ordinary user, not as root")
+        .any_status()
+        .run();
 }

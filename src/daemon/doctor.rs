@@ -61,7 +61,9 @@ pub async fn doctor(config: &Config) -> Vec<Check> {
             let spawner = Spawner::new(Arc::new(|| process::start_spawner(File::open("/dev/null")?)));
             let tried = sandbox::survey(&spawner, &config.home, config.uid_base).await;
             checks.push(isolation(config, &tried));
-            checks.extend(tried.iter().map(driver));
+            // Those beside the best one matter where that is refused.
+            let best_works = tried.first().is_some_and(|tried| tried.result.is_ok());
+            checks.extend(tried.iter().take(if best_works { 1 } else { tried.len() }).map(driver));
             checks.push(kernel());
             checks.push(check);
         }
@@ -84,7 +86,9 @@ fn isolation(config: &Config, tried: &[Tried]) -> Check {
         SandboxChoice::Auto => tried
             .iter()
             .find(|tried| tried.result.is_ok() && (tried.isolation == Isolation::Full || !config.only_full)),
-        SandboxChoice::Native | SandboxChoice::Landlock => works(config.sandbox.as_str()),
+        SandboxChoice::Native | SandboxChoice::Bwrap | SandboxChoice::Landlock => {
+            works(config.sandbox.as_str())
+        }
     };
     let Some(best) = best else {
         let hint = "Do what stands at a driver below, or go on without isolation: --sandbox none.".to_owned();

@@ -21,6 +21,7 @@ use crate::config::{Config, SandboxChoice};
 use crate::wire::server::StopServer;
 use crate::wire::{ErrorCode, PROTOCOL, ServerInfo, Version};
 
+pub use crate::sandbox::{INIT, init_main};
 pub use doctor::{Check, State, doctor};
 pub use lock::{Holder, holder};
 pub use process::{SERVER, SPAWNER, spawner_main};
@@ -222,7 +223,7 @@ async fn same_sandbox(client: &Client, choice: SandboxChoice) -> client::Result<
     let info = client.server().await?;
     let fits = match choice {
         SandboxChoice::Auto => info.isolation != Some(crate::wire::Isolation::None),
-        SandboxChoice::Native | SandboxChoice::Landlock | SandboxChoice::None => {
+        SandboxChoice::Native | SandboxChoice::Bwrap | SandboxChoice::Landlock | SandboxChoice::None => {
             info.sandbox.as_deref() == Some(choice.as_str())
         }
     };

@@ -117,6 +117,7 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     let choice = match config.sandbox {
         SandboxChoice::Auto => sandbox::Choice::Auto,
         SandboxChoice::Native => sandbox::Choice::Native,
+        SandboxChoice::Bwrap => sandbox::Choice::Bwrap,
         SandboxChoice::Landlock => sandbox::Choice::Landlock,
         SandboxChoice::None => sandbox::Choice::None,
     };

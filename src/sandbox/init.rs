@@ -18,6 +18,7 @@ use rustix::process::{
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::Exit;
+use super::bwrap;
 use super::landlock;
 use super::launch;
 use super::mounts::{Sources, Step, enter};
@@ -46,13 +47,19 @@ pub(super) struct Inherited {
 
 /// Runs the whole life of a sandbox; answers with the exit code of this process.
 pub(super) fn run(mut inherited: Inherited) -> i32 {
-    let walls = inherited.order.walls;
     // Only for those who look at the machine's processes.
     let _ = rustix::thread::set_name(c"superserve-init");
-    let prepared = match walls {
+    let prepared = match inherited.order.walls {
+        Walls::Bwrap => prepare_bwrap(&inherited),
         Walls::Namespaces => prepare(&mut inherited),
         Walls::Landlock | Walls::None => prepare_bare(&inherited),
     };
+    live(inherited, prepared)
+}
+
+/// The life of an init from when it is prepared; answers with the exit code of this process.
+pub(super) fn live(inherited: Inherited, prepared: Result<bool, Report>) -> i32 {
+    let walls = inherited.order.walls;
     let started = prepared.and_then(|go| match go {
         true => {
             // Before the agent is there: the end of one that ends at once must not be missed.
@@ -74,7 +81,7 @@ pub(super) fn run(mut inherited: Inherited) -> i32 {
     // The agent's output must end when the agent's processes have ended, so nothing of it may stay open here.
     let Inherited { control, .. } = inherited;
     let ended = mind(&control, &children, agent);
-    if walls != Walls::Namespaces {
+    if matches!(walls, Walls::Landlock | Walls::None) {
         kill_rest();
     }
     i32::from(ended.is_err())
@@ -94,7 +101,7 @@ fn wait_for_go(go: &OwnedFd) -> bool {
 
 /// Cuts this process off from what it has from the spawner. Its copy of the spawner's socket must go, so that the
 /// server sees when the spawner ends.
-fn let_go_of_stdio() -> Result<(), Failure> {
+pub(super) fn let_go_of_stdio() -> Result<(), Failure> {
     let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .broken("open /dev/null")?;
     rustix::stdio::dup2_stdin(&nothing).broken("open /dev/null")?;
@@ -133,6 +140,16 @@ fn prepare(inherited: &mut Inherited) -> Result<bool, Report> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).broken("hide the init")?;
     rustix::process::chdir("/workspace").broken("enter /workspace")?;
     Ok(true)
+}
+
+/// Becomes bubblewrap, which makes the namespaces and executes the init in them.
+fn prepare_bwrap(inherited: &Inherited) -> Result<bool, Report> {
+    set_parent_process_death_signal(Some(Signal::KILL)).broken("death signal")?;
+    let_go_of_stdio()?;
+    if !wait_for_go(&inherited.go) {
+        return Ok(false);
+    }
+    Err(bwrap::enter(inherited).into())
 }
 
 /// No namespaces: only what lets the tree be killed as a whole. Rules of Landlock's come with the agent, so that this
@@ -190,7 +207,7 @@ fn loopback_up() -> rustix::io::Result<()> {
 
 /// Limits for all processes of the sandbox. This is the place for processes, memory and file sizes too: inside the
 /// user namespace, where they count for this sandbox alone.
-fn limit() -> Result<(), Failure> {
+pub(super) fn limit() -> Result<(), Failure> {
     let open_files = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     for (resource, soft, hard) in
         [(Resource::Nofile, open_files.min(1024), open_files.min(4096)), (Resource::Core, 0, 0)]
@@ -201,7 +218,7 @@ fn limit() -> Result<(), Failure> {
 }
 
 /// Gives up every capability for good. This is the place for a system call filter too: after the last mount.
-fn drop_rights() -> Result<(), Failure> {
+pub(super) fn drop_rights() -> Result<(), Failure> {
     // By number, for those too that are newer than rustix.
     for number in 0..u64::BITS {
         match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
@@ -255,7 +272,7 @@ fn confine(inherited: &Inherited) -> Result<(), Failure> {
             drop_rights()?;
             landlock::confine(&inherited.order.spec).step("landlock")
         }
-        Walls::Namespaces | Walls::None => Ok(()),
+        Walls::Bwrap | Walls::Namespaces | Walls::None => Ok(()),
     }
 }
 
@@ -265,7 +282,7 @@ fn exec(inherited: &Inherited) -> i32 {
     let Inherited { order, stdin, stdout, stderr, .. } = inherited;
     let ready = || -> rustix::io::Result<()> {
         rustix::process::setpgid(None, None)?;
-        if order.walls != Walls::Namespaces {
+        if matches!(order.walls, Walls::Landlock | Walls::None) {
             // Should the agent end its subreaper, it ends as well.
             set_parent_process_death_signal(Some(Signal::KILL))?;
         }

@@ -105,6 +105,18 @@ pub(super) fn child_signals() -> io::Result<OwnedFd> {
     }
 }
 
+/// The descriptor with this number, which the program that executed this one left open for it. `None` if there is none.
+///
+/// To be asked for once a number, before anything else is opened.
+pub(super) fn inherited(number: i32) -> Option<OwnedFd> {
+    // SAFETY: takes numbers alone, and fails if the descriptor isn't open.
+    if number <= 2 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, nothing in this process has made it, and by the rule above nothing else owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Blocks no signal any more. A shell waits for its children by SIGCHLD, and would wait for ever.
 pub(super) fn unblock_signals() {
     // SAFETY: the set is plain data that sigemptyset fills in; the pointer outlives the call.

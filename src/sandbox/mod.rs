@@ -2,6 +2,7 @@
 //!
 //! Not here: what an agent says (harness) and whose workspace it is (platform).
 
+mod bwrap;
 mod init;
 mod landlock;
 mod launch;
@@ -28,6 +29,7 @@ use futures_util::future::BoxFuture;
 
 use crate::wire::{Isolation, Network};
 
+pub use bwrap::{INIT, init_main};
 pub use spawner::{LaunchSpawner, Spawner, spawner_main};
 pub use wipe::{Wiped, empty_trash, wipe};
 
@@ -39,6 +41,8 @@ pub enum Choice {
     Auto,
     /// Namespaces of its own for every agent.
     Native,
+    /// The same, made by bubblewrap.
+    Bwrap,
     /// The kernel's rules over the host's own files: reduced isolation, for machines without namespaces.
     Landlock,
     /// No isolation at all.
@@ -80,7 +84,10 @@ pub async fn open(wish: Wish, spawner: Spawner, scratch: &Path, uid: u32) -> Res
     let mut refused = None;
     for sandbox in candidates(wish, &spawner, scratch) {
         match probe::once(sandbox.as_ref(), scratch, uid).await {
-            Ok(()) => return Ok(Opened { sandbox, weaker: refused }),
+            Ok(()) => {
+                let weaker = refused.filter(|_| sandbox.isolation() != Isolation::Full);
+                return Ok(Opened { sandbox, weaker });
+            }
             Err(refusal) => refused = refused.or(Some(refusal)),
         }
     }
@@ -104,6 +111,7 @@ pub async fn survey(spawner: &Spawner, scratch: &Path, uid: u32) -> Vec<Tried> {
 /// The drivers to try, the best first.
 fn candidates(wish: Wish, spawner: &Spawner, scratch: &Path) -> Vec<Arc<dyn Sandbox>> {
     let native = || -> Arc<dyn Sandbox> { Arc::new(native::Native::new(spawner.clone(), scratch)) };
+    let bwrap = || -> Arc<dyn Sandbox> { Arc::new(bwrap::Bwrap::new(spawner.clone())) };
     let landlock = || -> Arc<dyn Sandbox> {
         {
             let uid = rustix::process::geteuid().as_raw();
@@ -111,8 +119,9 @@ fn candidates(wish: Wish, spawner: &Spawner, scratch: &Path) -> Vec<Arc<dyn Sand
         }
     };
     match wish.choice {
-        Choice::Auto if wish.only_full => vec![native()],
-        Choice::Auto => vec![native(), landlock()],
+        Choice::Auto if wish.only_full => vec![native(), bwrap()],
+        Choice::Auto => vec![native(), bwrap(), landlock()],
+        Choice::Bwrap => vec![bwrap()],
         Choice::Native => vec![native()],
         Choice::Landlock => vec![landlock()],
         Choice::None => vec![Arc::new(none::None::new(spawner.clone()))],

@@ -19,7 +19,7 @@ use crate::wire::Network;
 /// Where the empty root is put until it becomes the root; every machine has it.
 const NEW_ROOT: &str = "/tmp";
 /// Folders of the system that are links into /usr on a merged machine, and folders of their own on others.
-const BESIDE_USR: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+pub(super) const BESIDE_USR: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// What programs need of /etc: shared libraries, certificates, the time zone. Never a host's secrets or users.
 const ETC: [&str; 12] = [
     "alternatives",
@@ -36,9 +36,9 @@ const ETC: [&str; 12] = [
     "ssl",
 ];
 pub(super) const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
-const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\n\
+pub(super) const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\n\
     nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
-const GROUP: &str = "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n";
+pub(super) const GROUP: &str = "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n";
 
 /// Names the step that failed.
 pub(super) trait Step<T> {

@@ -35,11 +35,7 @@ impl Sandbox for Native {
     }
 
     fn inside(&self, _spec: &Spec) -> Inside {
-        Inside {
-            workspace: "/workspace".into(),
-            home: "/home/agent".into(),
-            runtime: "/run/superserve".into(),
-        }
+        inside()
     }
 
     fn own(&self, uid: u32, path: &Path) -> io::Result<()> {
@@ -57,6 +53,11 @@ impl Sandbox for Native {
         }
         .boxed()
     }
+}
+
+/// Where an agent with a mount namespace of its own sees its folders.
+pub(super) fn inside() -> Inside {
+    Inside { workspace: "/workspace".into(), home: "/home/agent".into(), runtime: "/run/superserve".into() }
 }
 
 /// Gives `path` and all below it to `uid` and the group of the same number.

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use super::protocol::Failure;
 use super::{Exit, Refusal, Sandbox, Spec, StartError};
-use crate::wire::{Isolation, Network};
+use crate::wire::Network;
 
-const GO_ON: &str = "or go on without isolation: --sandbox none";
+pub(super) const GO_ON: &str = "or go on without isolation: --sandbox none";
 
 /// Where it is noted, below the scratch folder, which driver works and for how long that is believed.
 const NOTE: &str = "sandbox.probed";
@@ -17,7 +17,7 @@ const NOTE: &str = "sandbox.probed";
 /// As [`probe`], unless it is noted that this driver has worked since the machine was started, with this very binary.
 pub(super) async fn once(sandbox: &dyn Sandbox, scratch: &Path, uid: u32) -> Result<(), Refusal> {
     // The others are probed each time: the best one may work by now, and they are rare.
-    let note = note(sandbox.name()).filter(|_| sandbox.isolation() == Isolation::Full);
+    let note = note(sandbox.name()).filter(|_| sandbox.name() == "native");
     let path = scratch.join(NOTE);
     if note.is_some() && fs::read_to_string(&path).ok() == note {
         return Ok(());
@@ -138,6 +138,8 @@ fn remedy(failure: &Failure, machine: Machine) -> String {
             "A container hides parts of its /proc: start it with --security-opt systempaths=unconfined (docker) or \
              --security-opt unmask=ALL (podman)"
         }
+        ("bubblewrap", libc::ENOENT) => "Install bubblewrap",
+        ("bubblewrap", libc::EPERM) => "Run the server as an ordinary user, not as root",
         ("landlock", _) if rustix::process::geteuid().is_root() => {
             "Use Linux 6.12 or newer with Landlock, or run the server as an ordinary user"
         }

@@ -26,6 +26,8 @@ const MOST_BYTES: usize = 4096;
 /// What keeps an agent apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Walls {
+    /// Namespaces of its own, made by bubblewrap.
+    Bwrap,
     /// Rules of the kernel over the host's own tree of files.
     Landlock,
     /// Namespaces of its own.

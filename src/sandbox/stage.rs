@@ -31,6 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 static BECOME_SPAWNER: extern "C" fn() = {
     #[expect(clippy::disallowed_methods, reason = "stands in for main")]
     extern "C" fn become_spawner() {
+        let words: Vec<String> = std::env::args().collect();
+        if words.get(1).is_some_and(|word| word == INIT) {
+            std::process::exit(init_main(&words[2..]));
+        }
         match std::env::var(SPAWNER_VARIABLE).as_deref() {
             Err(_) => return,
             Ok("no-namespaces") => allow_no_namespaces(),
@@ -191,6 +195,7 @@ impl Stage {
     /// All drivers that this machine allows.
     pub(super) fn drivers(&self) -> Vec<Box<dyn Sandbox>> {
         let mut drivers: Vec<Box<dyn Sandbox>> = vec![Box::new(self.none())];
+        drivers.extend(self.bwrap());
         if landlock::check().is_ok() {
             drivers.push(Box::new(self.landlock()));
         }
@@ -198,6 +203,18 @@ impl Stage {
             drivers.push(Box::new(self.native()));
         }
         drivers
+    }
+
+    /// The driver with bubblewrap, if that is there and this is no server of root's.
+    pub(super) fn bwrap(&self) -> Option<Box<dyn Sandbox>> {
+        let may = self.server == Server::Nobody || servers().len() == 1;
+        let there = may && std::path::Path::new("/usr/bin/bwrap").exists();
+        there.then(|| Box::new(bwrap::Bwrap::new(self.spawner.clone())) as Box<dyn Sandbox>)
+    }
+
+    /// Those of them that give an agent namespaces of its own.
+    pub(super) fn full(&self) -> Vec<Box<dyn Sandbox>> {
+        self.drivers().into_iter().filter(|driver| driver.isolation() == Isolation::Full).collect()
     }
 
     fn uid(&self) -> u32 {

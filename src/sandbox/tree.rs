@@ -16,10 +16,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::launch;
-use super::probe::refusal;
+use super::probe::{GO_ON, refusal};
 use super::protocol::{Command, Order, Report, Walls, receive, send, socket_pair};
 use super::spawner::Spawner;
-use super::{Exit, Process, Spec, StartError, Tree};
+use super::{Exit, Process, Refusal, Spec, StartError, Tree};
 
 /// How long a subreaper gets to kill its tree, before it is killed itself and the spawner ends the rest.
 const SUBREAPER_GRACE: Duration = Duration::from_secs(5);
@@ -82,6 +82,10 @@ async fn attempt(spawner: &Spawner, spec: &Spec, walls: Walls) -> Result<Process
                 tree.gone().await;
                 return Err(failed(spec, report));
             }
+            None if walls == Walls::Bwrap => {
+                tree.gone().await;
+                return Err(StartError::Refused(said_by_bwrap(&stderr)));
+            }
             None => return Err(lost()),
         }
         tree.watch();
@@ -119,6 +123,18 @@ fn check(spec: &Spec) -> Result<(), StartError> {
         ));
     }
     Ok(())
+}
+
+/// Why bubblewrap ended, in its own words.
+fn said_by_bwrap(stderr: &OwnedFd) -> Refusal {
+    let mut bytes = [0; 1024];
+    let length = rustix::io::read(stderr, &mut bytes).unwrap_or(0);
+    let said = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).trim().to_owned();
+    Refusal {
+        step: "bubblewrap".to_owned(),
+        reason: said.strip_prefix("bwrap: ").unwrap_or(&said).to_owned(),
+        remedy: format!("See what bubblewrap needs on this machine, {GO_ON}."),
+    }
 }
 
 fn lost() -> StartError {
