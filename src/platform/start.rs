@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::workspace::{HISTORY, TURN};
 use super::{Error, Inner, command, runtimes};
 use crate::harness::Conversation;
-use crate::sandbox::{Exit, Inside, Process, Sandbox, Spec, StartError, Tree};
+use crate::sandbox::{Exit, Inside, Limits, Process, Sandbox, Spec, StartError, Tree};
 use crate::store::{Revision, StoredSession};
 use crate::wire::Isolation;
 
@@ -197,6 +197,7 @@ fn spec(
         runtime: folders.runtime,
         read_only,
         network: revision.config.network,
+        limits: Limits::from(&revision.config.limits),
         uid,
     };
     let inside = sandbox.inside(&spec);

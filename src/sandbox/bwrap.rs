@@ -16,6 +16,7 @@ use futures_util::future::BoxFuture;
 use rustix::io::FdFlags;
 use rustix::process::DumpableBehavior;
 
+use super::filter::Filter;
 use super::init::{self, INSIDE_UID, Inherited};
 use super::launch;
 use super::mounts::{BESIDE_USR, GROUP, PASSWD, Step, etc_names};
@@ -149,7 +150,7 @@ fn arguments(spec: &Spec, binary: &i32, files: &mut Vec<OwnedFd>) -> io::Result<
     add(&[&"--proc", &"/proc", &"--dev", &"/dev"]);
     add(&[&"--perms", &"1777", &"--size", &(64_u64 << 20).to_string(), &"--tmpfs", &"/dev/shm"]);
     add(&[&"--remount-ro", &"/dev"]);
-    add(&[&"--perms", &"1777", &"--size", &(256_u64 << 20).to_string(), &"--tmpfs", &"/tmp"]);
+    add(&[&"--perms", &"1777", &"--size", &spec.limits.tmp.to_string(), &"--tmpfs", &"/tmp"]);
     add(&[&"--dir", &"/var", &"--symlink", &"../tmp", &"/var/tmp"]);
     add(&[&"--bind", &spec.workspace, &"/workspace", &"--bind", &spec.home, &"/home/agent"]);
     add(&[&"--ro-bind", &spec.runtime, &"/run/superserve"]);
@@ -179,28 +180,32 @@ pub fn init_main(numbers: &[String]) -> i32 {
         return 1;
     };
     let Ok(go) = control.try_clone() else { return 1 };
-    let read = Order::from_memory(order).broken("read the order");
-    let order = match read {
-        Ok(order) => order,
+    let read = || {
+        let order = Order::from_memory(order).broken("read the order")?;
+        Ok((order, Filter::compile().step("system call filter")?))
+    };
+    let (order, filter) = match read() {
+        Ok(read) => read,
         Err(failure) => {
             let _ = super::protocol::report(&control, &Report::Failed(failure), &[]);
             return 1;
         }
     };
-    let inherited = Inherited { order, stdin, stdout, stderr, control, sources: None, privileged: false, go };
+    let inherited =
+        Inherited { order, filter, stdin, stdout, stderr, control, sources: None, privileged: false, go };
     launch::keep_descriptors();
-    let prepared = prepare().map_err(Report::from);
+    let prepared = prepare(&inherited).map_err(Report::from);
     init::live(inherited, prepared)
 }
 
 /// What is left to do inside.
-fn prepare() -> Result<bool, Failure> {
+fn prepare(inherited: &Inherited) -> Result<bool, Failure> {
     init::let_go_of_stdio()?;
     launch::reset_signals();
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
-    init::limit()?;
+    inherited.order.spec.limits.apply(true)?;
     rustix::process::setsid().broken("start a process session")?;
-    init::drop_rights()?;
+    init::drop_rights(&inherited.filter)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).broken("hide the init")?;
     Ok(true)
 }

@@ -12,13 +12,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, kill_process_group,
-    set_child_subreaper, set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
+    DumpableBehavior, Pid, Signal, WaitOptions, kill_process, kill_process_group, set_child_subreaper,
+    set_dumpable_behavior, set_parent_process_death_signal,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::Exit;
 use super::bwrap;
+use super::filter::Filter;
 use super::landlock;
 use super::launch;
 use super::mounts::{Sources, Step, enter};
@@ -37,6 +38,8 @@ pub(super) struct Inherited {
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
     pub control: OwnedFd,
+    /// What an isolated agent may not ask of the kernel.
+    pub filter: Filter,
     /// Opened by a privileged spawner; an ordinary one leaves it to the init.
     pub sources: Option<Sources>,
     /// Whether the init has to change to the uid that was mapped for it.
@@ -111,7 +114,7 @@ pub(super) fn let_go_of_stdio() -> Result<(), Failure> {
 
 /// The full profile. The order of the steps matters: see each.
 fn prepare(inherited: &mut Inherited) -> Result<bool, Report> {
-    let Inherited { order, sources, privileged, go, .. } = inherited;
+    let Inherited { order, filter, sources, privileged, go, .. } = inherited;
     set_parent_process_death_signal(Some(Signal::KILL)).broken("death signal")?;
     let_go_of_stdio()?;
     if !wait_for_go(go) {
@@ -132,9 +135,9 @@ fn prepare(inherited: &mut Inherited) -> Result<bool, Report> {
         loopback_up().step("loopback")?;
     }
     enter(order, sources.take())?;
-    limit()?;
+    order.spec.limits.apply(true)?;
     rustix::process::setsid().broken("start a process session")?;
-    drop_rights()?;
+    drop_rights(filter)?;
     // The agent has this process's uid, and must neither trace it nor read the server's environment in it. Being
     // exec'd makes the agent itself open to its owner again.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).broken("hide the init")?;
@@ -164,7 +167,7 @@ fn prepare_bare(inherited: &Inherited) -> Result<bool, Report> {
         return Ok(false);
     }
     rustix::process::setsid().broken("start a process session")?;
-    limit()?;
+    inherited.order.spec.limits.apply(false)?;
     let workspace = &inherited.order.spec.workspace;
     rustix::process::chdir(workspace).broken(format!("enter {}", workspace.display()))?;
     Ok(true)
@@ -205,20 +208,8 @@ fn loopback_up() -> rustix::io::Result<()> {
     }
 }
 
-/// Limits for all processes of the sandbox. This is the place for processes, memory and file sizes too: inside the
-/// user namespace, where they count for this sandbox alone.
-pub(super) fn limit() -> Result<(), Failure> {
-    let open_files = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    for (resource, soft, hard) in
-        [(Resource::Nofile, open_files.min(1024), open_files.min(4096)), (Resource::Core, 0, 0)]
-    {
-        setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) }).broken("set the limits")?;
-    }
-    Ok(())
-}
-
-/// Gives up every capability for good. This is the place for a system call filter too: after the last mount.
-pub(super) fn drop_rights() -> Result<(), Failure> {
+/// Gives up every capability for good, and the system calls that only whoever builds a sandbox needs.
+pub(super) fn drop_rights(filter: &Filter) -> Result<(), Failure> {
     // By number, for those too that are newer than rustix.
     for number in 0..u64::BITS {
         match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
@@ -237,7 +228,8 @@ pub(super) fn drop_rights() -> Result<(), Failure> {
         CapabilitySets { effective: none, permitted: none, inheritable: none },
     )
     .step("drop capabilities")?;
-    rustix::thread::set_no_new_privs(true).step("no_new_privs")
+    rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
+    filter.install().step("system call filter")
 }
 
 /// Starts the agent in a process group of its own; when this answers, its program has been exec'd.
@@ -269,7 +261,7 @@ fn start(inherited: &Inherited) -> Result<Pid, Report> {
 fn confine(inherited: &Inherited) -> Result<(), Failure> {
     match inherited.order.walls {
         Walls::Landlock => {
-            drop_rights()?;
+            drop_rights(&inherited.filter)?;
             landlock::confine(&inherited.order.spec).step("landlock")
         }
         Walls::Bwrap | Walls::Namespaces | Walls::None => Ok(()),
@@ -288,7 +280,8 @@ fn exec(inherited: &Inherited) -> i32 {
         }
         rustix::stdio::dup2_stdin(stdin)?;
         rustix::stdio::dup2_stdout(stdout)?;
-        rustix::stdio::dup2_stderr(stderr)
+        rustix::stdio::dup2_stderr(stderr)?;
+        order.spec.limits.apply_memory()
     };
     if let Err(error) = ready() {
         return error.raw_os_error();

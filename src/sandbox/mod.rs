@@ -3,9 +3,11 @@
 //! Not here: what an agent says (harness) and whose workspace it is (platform).
 
 mod bwrap;
+mod filter;
 mod init;
 mod landlock;
 mod launch;
+mod limits;
 mod mounts;
 mod native;
 mod none;
@@ -30,6 +32,7 @@ use futures_util::future::BoxFuture;
 use crate::wire::{Isolation, Network};
 
 pub use bwrap::{INIT, init_main};
+pub use limits::Limits;
 pub use spawner::{LaunchSpawner, Spawner, spawner_main};
 pub use wipe::{Wiped, empty_trash, wipe};
 
@@ -154,6 +157,7 @@ pub struct Spec {
     /// Host folders that are seen read-only at the same path inside (an interpreter under somebody's home, say).
     pub read_only: Vec<PathBuf>,
     pub network: Network,
+    pub limits: Limits,
     /// The host uid that this session's files belong to; used only where the server is a privileged root.
     pub uid: u32,
 }

@@ -1,5 +1,6 @@
 //! What an agent in namespaces sees of the file system: an empty root, and what is put into it.
 
+use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -141,7 +142,7 @@ pub(super) fn enter(order: &Order, sources: Option<Sources>) -> Result<(), Failu
     let no_exec = plain | MountFlags::NOEXEC;
     mount("proc", "proc", "proc", no_exec, None).step("mount /proc")?;
     devices()?;
-    mount("tmpfs", "tmp", "tmpfs", plain, c"mode=1777,size=256m").step("mount /tmp")?;
+    mount("tmpfs", "tmp", "tmpfs", plain, &*tmp_options(order.spec.limits.tmp)).step("mount /tmp")?;
 
     attach(&sources.workspace, "workspace")?;
     attach(&sources.home, "home/agent")?;
@@ -156,6 +157,13 @@ pub(super) fn enter(order: &Order, sources: Option<Sources>) -> Result<(), Failu
     unmount(".", UnmountFlags::DETACH).step("pivot_root")?;
     rustix::process::chdir("/").step("pivot_root")?;
     mount_remount("/", plain | MountFlags::BIND | MountFlags::RDONLY, "").step("make the root read-only")
+}
+
+/// Small files, too, cost memory: each counts as a page.
+fn tmp_options(bytes: u64) -> CString {
+    let files = (bytes / 4096).max(1024);
+    // Digits alone: there is no NUL in it.
+    CString::new(format!("mode=1777,size={bytes},nr_inodes={files}")).unwrap_or_default()
 }
 
 /// /usr and what belongs to it.
@@ -240,7 +248,7 @@ fn devices() -> Result<(), Failure> {
         symlink(target, link).broken(format!("make /{link}"))?;
     }
     let no_exec = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount("tmpfs", "dev/shm", "tmpfs", no_exec | MountFlags::NODEV, c"mode=1777,size=64m")
+    mount("tmpfs", "dev/shm", "tmpfs", no_exec | MountFlags::NODEV, c"mode=1777,size=64m,nr_inodes=16384")
         .step("mount /dev/shm")?;
     mount("devpts", "dev/pts", "devpts", no_exec, c"newinstance,ptmxmode=0666,mode=0620")
         .step("mount /dev/pts")

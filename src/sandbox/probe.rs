@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::protocol::Failure;
-use super::{Exit, Refusal, Sandbox, Spec, StartError};
+use super::{Exit, Limits, Refusal, Sandbox, Spec, StartError};
 use crate::wire::Network;
 
 pub(super) const GO_ON: &str = "or go on without isolation: --sandbox none";
@@ -68,6 +68,7 @@ pub(super) async fn probe(sandbox: &dyn Sandbox, scratch: &Path, uid: u32) -> Re
         runtime: make("runtime").map_err(broken)?,
         read_only: Vec::new(),
         network: Network::None,
+        limits: Limits::default(),
         uid,
     };
     let refused = |reason: String| Refusal {
@@ -144,6 +145,9 @@ fn remedy(failure: &Failure, machine: Machine) -> String {
             "Use Linux 6.12 or newer with Landlock, or run the server as an ordinary user"
         }
         ("landlock", _) => "Use Linux 5.13 or newer, and have landlock among lsm= of its command line",
+        ("system call filter", libc::EINVAL | libc::ENOSYS) => {
+            "Use a kernel with system call filters (CONFIG_SECCOMP_FILTER), on x86_64 or aarch64"
+        }
         (_, libc::ENOSYS) => "Use Linux 5.12 or newer",
         _ if denied => {
             "In a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined \

@@ -191,6 +191,7 @@ mod tests {
                 runtime: "/r".into(),
                 read_only: vec!["/opt/a b".into()],
                 network: crate::wire::Network::Host,
+                limits: crate::sandbox::Limits::default(),
                 uid: 5,
             },
         };

@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 
+use super::filter::Filter;
 use super::init::{self, INSIDE_UID, Inherited};
 use super::launch;
 use super::mounts::{Sources, Step};
@@ -106,7 +107,8 @@ pub fn spawner_main() -> i32 {
     // Only for those who look at the machine's processes, and so as to keep no folder busy.
     let _ = rustix::thread::set_name(c"superserve-spwn");
     let _ = rustix::process::chdir("/");
-    let trees = Trees { privileged: is_privileged(), keyring_shut: false, roots: HashSet::new() };
+    let trees =
+        Trees { privileged: is_privileged(), filter: None, keyring_shut: false, roots: HashSet::new() };
     match trees.serve(socket) {
         Ok(()) => 0,
         Err(_) => 1,
@@ -125,6 +127,8 @@ pub(super) fn is_privileged() -> bool {
 /// The trees that were started and have not been reaped.
 struct Trees {
     privileged: bool,
+    /// Compiled for the first that needs it.
+    filter: Option<Filter>,
     /// Whether the user's keys are out of reach of whatever is started from now on.
     keyring_shut: bool,
     roots: HashSet<Pid>,
@@ -180,6 +184,14 @@ impl Trees {
         }
     }
 
+    fn filter(&mut self) -> Result<Filter, Failure> {
+        if let Some(filter) = &self.filter {
+            return Ok(filter.clone());
+        }
+        let filter = Filter::compile().step("system call filter")?;
+        Ok(self.filter.insert(filter).clone())
+    }
+
     fn launch(&mut self, order: Order, ends: [OwnedFd; 4], told: &OwnedFd) -> Result<(), Failure> {
         let [stdin, stdout, stderr, control] = ends;
         let has_namespaces = order.walls == Walls::Namespaces;
@@ -206,9 +218,10 @@ impl Trees {
             (true, Network::Host) => launch::NAMESPACES,
             (true, Network::None) => launch::NAMESPACES | launch::NETWORK_NAMESPACE,
         };
+        let filter = self.filter()?;
         let (go, goes) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).broken("make a pipe")?;
         let mut goes = Some(goes);
-        let inherited = Inherited { order, stdin, stdout, stderr, control, sources, privileged, go };
+        let inherited = Inherited { order, filter, stdin, stdout, stderr, control, sources, privileged, go };
         let spawned = launch::spawn(flags, || {
             // The child's own copy: with it open, it would never see that the spawner is gone.
             drop(goes.take());

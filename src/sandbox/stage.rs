@@ -242,6 +242,7 @@ impl Stage {
             runtime: self.path("runtime"),
             read_only: Vec::new(),
             network: Network::None,
+            limits: Limits::default(),
             uid: SESSION,
         }
     }
