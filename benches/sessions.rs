@@ -139,6 +139,7 @@ fn spec(place: &Path, driver: &str, number: usize) -> Spec {
         runtime: make("runtime"),
         read_only: Vec::new(),
         network: Network::None,
+        limits: superserve::sandbox::Limits::default(),
         uid: UID,
     }
 }

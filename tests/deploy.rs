@@ -115,3 +115,49 @@ fn links_and_modes_arrive() {
     test.deploy(&folder);
     assert_eq!(test.send(&test.create("mine"), "go"), "tool runs\ntarget\ntarget\n");
 }
+
+#[test]
+fn limits_are_taken_and_shown() {
+    let test = Test::new();
+    let folder = test.agent("mine", LISTS);
+    let yaml = |limits: &str| {
+        test.write("mine/superserve.yaml", &format!("name: mine\ncommand: sh agent.sh\nlimits: {limits}\n"));
+    };
+    yaml(
+        "{run: 10m, turns: 3, reply: 64KiB, processes: 20, memory: 1.5GiB, open_files: 64, file_size: 1MiB, workspace: 2MiB, files: 100, tmp: 1MiB}",
+    );
+    test.deploy(&folder);
+    assert_eq!(
+        test.json(["agents", "get", "mine", "--json"])["limits"],
+        serde_json::json!({
+            "run": 600, "turns": 3, "reply": 65_536, "processes": 20, "memory": 1_610_612_736, "open_files": 64,
+            "file_size": 1_048_576, "workspace": 2_097_152, "files": 100, "tmp": 1_048_576,
+        })
+    );
+    test.args(["agents", "get", "mine"]).stdout_part("run 10m, turns 3, reply 64 KiB, processes 20").run();
+    test.args(["eval", "agents::get(\"mine\").limits.tmp"]).stdout("1048576\n").run();
+    yaml("{}");
+    test.args(["deploy", "--dir", "mine"]).stderr("Deployed mine (revision 2)\n").run();
+    assert_eq!(test.json(["agents", "get", "mine", "--json"])["limits"], serde_json::Value::Null);
+}
+
+#[test]
+fn limits_that_make_no_sense_are_named() {
+    let test = Test::new();
+    test.agent("mine", LISTS);
+    for (limits, part) in [
+        ("{memory: 0}", "limits.memory is 0 B, but must be at least 16 MiB"),
+        ("{processes: 0}", "limits.processes is 0, but must be at least 1"),
+        ("{run: 0s}", "limits.run is 0s, but must be at least 1s"),
+        ("{memory: much}", "limits.memory: 'much' is not a size such as"),
+        ("{run: soon}", "limits.run: 'soon' is not a time such as"),
+        ("{turns: -1}", "limits.turns: "),
+        ("{files: many}", "limits.files: "),
+        ("{cpu: 1}", "limits.cpu: unknown field"),
+        ("12", "limits must be keys with values"),
+    ] {
+        test.write("mine/superserve.yaml", &format!("name: mine\ncommand: sh agent.sh\nlimits: {limits}\n"));
+        test.args(["deploy", "--dir", "mine"]).stderr_part(part).status(2).run();
+    }
+    test.args(["agents", "list", "--json"]).stdout("[]\n").any_stderr().run();
+}

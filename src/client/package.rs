@@ -10,13 +10,13 @@ use ignore::overrides::OverrideBuilder;
 use serde_json::Value;
 
 use super::{Error, Result};
-use crate::wire::AgentConfig;
 use crate::wire::agent::{MAX_NAME, SourceHash, is_agent_name};
+use crate::wire::{AgentConfig, AgentLimits};
 
 /// What describes an agent in its folder.
 const CONFIG_FILE: &str = "superserve.yaml";
 /// What may stand there. The wire takes more, since the original's clients send some; in a file it is a slip.
-const CONFIG_KEYS: [&str; 5] = ["command", "ignore", "name", "network", "secrets"];
+const CONFIG_KEYS: [&str; 6] = ["command", "ignore", "limits", "name", "network", "secrets"];
 /// Never packed, whatever the configuration says: secrets, and what is made again from the rest.
 const NEVER: [&str; 4] = [".git", ".env*", "node_modules", ".venv"];
 /// The most that is packed, in bytes before compression.
@@ -79,7 +79,7 @@ fn read_config(folder: &Path) -> Result<AgentConfig> {
     };
     let wrong = |reason: &str| Error::Input {
         message: format!("cannot read {}: {}", path.display(), reason.lines().next().unwrap_or_default()),
-        hint: Some("Its keys are name, command, secrets, ignore and network (none or host).".into()),
+        hint: Some("Its keys are name, command, secrets, ignore, network (none or host) and limits.".into()),
     };
     // A file of comments alone is none at all.
     let keys: Option<serde_json::Map<String, Value>> =
@@ -88,7 +88,24 @@ fn read_config(folder: &Path) -> Result<AgentConfig> {
     if let Some(key) = keys.keys().find(|key| !CONFIG_KEYS.contains(&key.as_str())) {
         return Err(wrong(&format!("unknown key '{key}'")));
     }
+    if let Some(reason) = keys.get("limits").and_then(wrong_limit) {
+        return Err(wrong(&reason));
+    }
     serde_json::from_value(Value::Object(keys)).map_err(|error| wrong(&error.to_string()))
+}
+
+/// What is wrong with the limits, by the key of the one that is.
+fn wrong_limit(given: &Value) -> Option<String> {
+    let Value::Object(all) = given else {
+        return Some("limits must be keys with values, such as memory: 512MiB".to_owned());
+    };
+    all.iter().find_map(|(key, value)| {
+        let alone = serde_json::Map::from_iter([(key.clone(), value.clone())]);
+        match serde_json::from_value::<AgentLimits>(Value::Object(alone)) {
+            Ok(limits) => limits.nonsense(),
+            Err(error) => Some(format!("limits.{key}: {error}")),
+        }
+    })
 }
 
 fn agent_name(given: Option<&str>, config: &AgentConfig, folder: &Path) -> Result<String> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::room::Known;
 use super::start::Agent;
 use super::stream::{Broadcast, RunStream};
 use super::{Error, Inner, Result, blocking};
@@ -52,6 +53,8 @@ pub struct Actor {
     pub(super) id: SessionId,
     pub(super) mailbox: mpsc::UnboundedReceiver<Command>,
     pub(super) agent: Option<Agent>,
+    /// What is known of how full its folders are.
+    pub(super) known: Known,
     /// The end of a run that could not be stored yet.
     pub(super) unsettled: Option<RunEnd>,
 }
@@ -67,7 +70,7 @@ enum Woken {
 
 impl Actor {
     pub fn new(inner: Arc<Inner>, id: SessionId, mailbox: mpsc::UnboundedReceiver<Command>) -> Self {
-        Self { inner, id, mailbox, agent: None, unsettled: None }
+        Self { inner, id, mailbox, agent: None, known: Known::default(), unsettled: None }
     }
 
     /// Serves the session until there is nothing left to hold on to.

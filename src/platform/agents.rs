@@ -36,6 +36,12 @@ impl Platform {
                 limit: format!("{} MiB", self.0.options.max_upload >> 20),
             });
         }
+        if let Some(message) = upload.config.limits.nonsense() {
+            return Err(Error::Invalid {
+                message,
+                hint: Some("Correct it in the agent's configuration.".into()),
+            });
+        }
         let given = upload.command.as_deref().or(upload.config.command.as_deref());
         let line =
             given.map(str::trim).filter(|line| !line.is_empty()).ok_or_else(command::no_command)?.to_owned();

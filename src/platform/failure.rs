@@ -4,8 +4,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::harness::OpenError;
-use crate::sandbox::{Exit, Refusal};
+use crate::sandbox::{Exit, Refusal, Usage};
 use crate::wire::event::RunError;
+use crate::wire::limits::size_text;
 
 /// The agent's stderr, as far as an error shows it: so many lines from its end.
 const STDERR_LINES: usize = 20;
@@ -89,6 +90,22 @@ impl Failure {
         )
     }
 
+    /// Its folders hold more than they may.
+    pub fn outgrown(usage: Usage, most: Usage) -> Self {
+        let message = match usage.bytes > most.bytes {
+            true => format!(
+                "The workspace holds {}, and its limit is {}: the agent was stopped",
+                over(usage.bytes, most.bytes),
+                size_text(most.bytes)
+            ),
+            false => format!(
+                "The workspace holds more than {} files and folders, which is its limit: the agent was stopped",
+                most.files
+            ),
+        };
+        Self::new("workspace_limit", message)
+    }
+
     /// The server goes away.
     pub fn shutdown() -> Self {
         Self::new("server_shutdown", "The server shut down before the agent had finished its reply")
@@ -104,7 +121,7 @@ impl Failure {
         Self::new("store_unavailable", format!("The reply cannot be stored: {error}"))
     }
 
-    fn with_stderr(self, stderr: &str) -> Self {
+    pub fn with_stderr(self, stderr: &str) -> Self {
         let lines: Vec<&str> = stderr.trim_end().lines().collect();
         let first = lines.len().saturating_sub(STDERR_LINES);
         Self { stderr: lines.get(first..).unwrap_or_default().join("\n"), ..self }
@@ -126,6 +143,14 @@ impl Failure {
             code: Some(self.code.to_owned()),
             stderr: Some(self.stderr.clone()).filter(|stderr| !stderr.is_empty()),
         }
+    }
+}
+
+/// A size that is over a limit, as a text that isn't the limit's.
+fn over(bytes: u64, limit: u64) -> String {
+    match (size_text(bytes), size_text(limit)) {
+        (shown, limit) if shown == limit => format!("more than {limit}"),
+        (shown, _) => shown,
     }
 }
 

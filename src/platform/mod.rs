@@ -7,6 +7,7 @@ mod command;
 mod error;
 mod failure;
 mod recovery;
+mod room;
 mod runtimes;
 mod sessions;
 mod start;

@@ -9,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Answer, Command};
 use super::failure::Failure;
+use super::room::Room;
 use super::start::{self, Agent, Starting, idle_timeout};
 use super::stream::{Broadcast, RunStream};
 use super::{Error, Inner, Result};
 use crate::harness::{Output, TurnEnd};
-use crate::sandbox::Exit;
+use crate::sandbox::{Exit, Limits};
 use crate::store::{HistoryLine, NewRun, Revision, RunEnd, Store, StoredSession};
 use crate::wire::session::MAX_PROMPT;
 use crate::wire::{EndReason, NumberedEvent, Role, RunEvent, RunId, Session, SessionId, Status, Timestamp};
@@ -74,6 +75,7 @@ enum Stop {
     Shutdown,
     Store(Error),
     TooMuch,
+    Outgrown(Failure),
 }
 
 /// How a turn went.
@@ -250,8 +252,14 @@ impl Actor {
     pub(super) async fn run_turn(&mut self, mut run: Run) {
         let mut waiting = Waiting::default();
         let mut starting = Starting::default();
-        let outcome = self.attend(&mut run, &mut waiting, &mut starting).await;
+        let limits = Limits::from(&run.revision.config.limits);
+        let room = Room::new(self.inner.layout.session(&self.id), &limits, &self.known);
+        let mut outcome = self.attend(&mut run, &room, &mut waiting, &mut starting).await;
         starting.abort().await;
+        let done = matches!(outcome, Outcome::Ended(Ok(TurnEnd::Done | TurnEnd::Exited(Exit::Code(0)))));
+        if done && let Some(failure) = room.outgrown_at_end().await {
+            outcome = Outcome::Stopped(Stop::Outgrown(failure));
+        }
         if let Outcome::Stopped(Stop::End(reason)) = outcome {
             let end = run.end(self.inner.clock.now_millis(), Verdict::Cancelled);
             let broadcast = run.going.broadcast.clone();
@@ -278,7 +286,13 @@ impl Actor {
     }
 
     /// Waits for the end of the turn, stores what the agent says, and answers what can't wait for the end.
-    async fn attend(&mut self, run: &mut Run, waiting: &mut Waiting, starting: &mut Starting) -> Outcome {
+    async fn attend(
+        &mut self,
+        run: &mut Run,
+        room: &Room,
+        waiting: &mut Waiting,
+        starting: &mut Starting,
+    ) -> Outcome {
         let Self { inner, agent, mailbox, id, .. } = self;
         let cancel = CancellationToken::new();
         let (output, mut said) = mpsc::channel(BATCH);
@@ -292,7 +306,8 @@ impl Actor {
         };
         let outcome = {
             let work = order.work(agent, starting, &output, &cancel);
-            tokio::pin!(work);
+            let outgrown = room.outgrown();
+            tokio::pin!(work, outgrown);
             loop {
                 tokio::select! {
                     biased;
@@ -301,6 +316,7 @@ impl Actor {
                             break Outcome::Stopped(stop);
                         }
                     }
+                    failure = &mut outgrown => break Outcome::Stopped(Stop::Outgrown(failure)),
                     () = inner.turns_must_end() => break Outcome::Stopped(Stop::Shutdown),
                     Some(first) = said.recv() => {
                         run.take(first);
@@ -346,6 +362,7 @@ impl Actor {
                 self.end_agent().await;
                 Verdict::Failed(Failure::shutdown())
             }
+            Outcome::Stopped(Stop::Outgrown(failure)) => Verdict::Failed(failure.with_stderr(&stderr)),
             Outcome::Stopped(Stop::Store(error)) => Verdict::Failed(Failure::store(&error)),
             Outcome::Stopped(Stop::TooMuch) => Verdict::Failed(Failure::too_much(MAX_OUTPUT)),
         };

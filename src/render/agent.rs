@@ -34,6 +34,10 @@ pub fn agent(agent: &Agent, style: &Style) -> String {
     rows.extend(agent.command.clone().map(|command| ("Command", command)));
     rows.push(("Revision", agent.revision.to_string()));
     rows.push(("Network", agent.network.as_str().to_owned()));
+    let limits = agent.limits.summary();
+    if !limits.is_empty() {
+        rows.push(("Limits", limits));
+    }
     if !agent.required_secrets.is_empty() {
         rows.push(("Secrets", agent.required_secrets.join(", ")));
     }

@@ -15,6 +15,7 @@ mod probe;
 mod protocol;
 mod spawner;
 mod tree;
+mod usage;
 mod wipe;
 #[cfg(test)]
 mod stage;
@@ -34,6 +35,7 @@ use crate::wire::{Isolation, Network};
 pub use bwrap::{INIT, init_main};
 pub use limits::Limits;
 pub use spawner::{LaunchSpawner, Spawner, spawner_main};
+pub use usage::{Measured, Usage, measure};
 pub use wipe::{Wiped, empty_trash, wipe};
 
 /// Which driver the operator asks for.

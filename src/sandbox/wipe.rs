@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
-const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(super) const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 const NAMES_AT_ONCE: usize = 1000;
 
@@ -92,7 +92,7 @@ fn new_batch(trash: &OwnedFd) -> io::Result<(String, OwnedFd)> {
 
 /// Gives the owner all rights on a folder that was opened by O_PATH: by way of /proc, since no call of its own takes
 /// such a descriptor on every kernel.
-fn allow(folder: &OwnedFd) -> rustix::io::Result<()> {
+pub(super) fn allow(folder: &OwnedFd) -> rustix::io::Result<()> {
     rustix::fs::chmod(format!("/proc/self/fd/{}", folder.as_raw_fd()), Mode::RWXU)
 }
 

@@ -34,13 +34,14 @@ impl From<wire::Agent> for Agent {
 }
 
 impl Agent {
-    pub const FIELDS: [&'static str; 9] = [
+    pub const FIELDS: [&'static str; 10] = [
         "id",
         "name",
         "command",
         "revision",
         "source_hash",
         "network",
+        "limits",
         "created_at",
         "updated_at",
         "deployed",
@@ -61,6 +62,7 @@ impl Agent {
             "created_at" => Dynamic::from(Moment(agent.created_at)),
             "deployed" => self.deployed.into(),
             "id" => agent.id.as_str().into(),
+            "limits" => limits(agent).into(),
             "name" => agent.name.as_str().into(),
             "network" => agent.network.as_str().into(),
             "revision" => Dynamic::from_int(i64::try_from(agent.revision).unwrap_or(i64::MAX)),
@@ -73,6 +75,11 @@ impl Agent {
     pub fn to_json(&self) -> Value {
         serde_json::to_value(&*self.agent).unwrap_or_default()
     }
+}
+
+/// The limits that an agent's configuration sets.
+fn limits(agent: &wire::Agent) -> Map {
+    rhai::serde::to_dynamic(agent.limits).ok().and_then(Dynamic::try_cast).unwrap_or_default()
 }
 
 /// Agents in an order. `Agents` in scripts.
@@ -121,6 +128,7 @@ fn not_made(package: &Package, now: i64) -> wire::Agent {
         revision: 1,
         source_hash: package.source_hash.clone(),
         network: package.config.network,
+        limits: package.config.limits,
     }
 }
 
@@ -308,6 +316,16 @@ pub mod agent_methods {
     #[rhai_fn(get = "network", pure)]
     pub fn network(agent: &mut Agent) -> String {
         agent.agent.network.as_str().to_owned()
+    }
+
+    /// The limits that its configuration sets, by their keys: times in seconds, sizes in bytes.
+    ///
+    /// ```rhai
+    /// print(agents::get("notes").limits);
+    /// ```
+    #[rhai_fn(get = "limits", pure)]
+    pub fn limits_of(agent: &mut Agent) -> Map {
+        limits(&agent.agent)
     }
 
     /// When it was first deployed.

@@ -53,6 +53,7 @@ impl AgentRow {
             revision: unsigned(self.revision),
             source_hash: self.source_hash,
             network: config.network,
+            limits: config.limits,
         })
     }
 }

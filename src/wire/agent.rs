@@ -29,6 +29,8 @@ pub struct Agent {
     pub source_hash: String,
     #[serde(default)]
     pub network: Network,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: AgentLimits,
 }
 
 /// How far an agent's dependencies are.

@@ -41,6 +41,81 @@ pub struct AgentLimits {
     pub tmp: Option<u64>,
 }
 
+/// What a limit counts, and so how it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Seconds,
+    Bytes,
+    Things,
+}
+
+impl AgentLimits {
+    /// Every limit by its key, with what it counts, and the least and the most that make sense.
+    fn rows(&self) -> [(&'static str, Option<u64>, Unit, u64, u64); 10] {
+        use Unit::{Bytes, Seconds, Things};
+        const MIB: u64 = 1 << 20;
+        const MOST_BYTES: u64 = 1 << 50;
+        const MOST: u64 = 1_000_000_000;
+        [
+            ("run", self.run, Seconds, 1, 366 * 24 * 60 * 60),
+            ("turns", self.turns, Things, 1, MOST),
+            ("reply", self.reply, Bytes, 1, MOST_BYTES),
+            ("processes", self.processes, Things, 1, 4_000_000),
+            // An interpreter that can't even begin is of no use to anybody.
+            ("memory", self.memory, Bytes, 16 * MIB, MOST_BYTES),
+            ("open_files", self.open_files, Things, 16, 1 << 30),
+            ("file_size", self.file_size, Bytes, 4096, MOST_BYTES),
+            ("workspace", self.workspace, Bytes, MIB, MOST_BYTES),
+            ("files", self.files, Things, 1, MOST),
+            ("tmp", self.tmp, Bytes, MIB, MOST_BYTES),
+        ]
+    }
+
+    /// The first limit that makes no sense, as a sentence that names its key.
+    pub fn nonsense(&self) -> Option<String> {
+        self.rows().into_iter().find_map(|(key, value, unit, least, most)| {
+            let value = value?;
+            let (what, bound) = match value {
+                value if value < least => ("at least", least),
+                value if value > most => ("at most", most),
+                _ => return None,
+            };
+            Some(format!("limits.{key} is {}, but must be {what} {}", unit.text(value), unit.text(bound)))
+        })
+    }
+
+    /// The limits that are set, as a person writes them: `run 10m, memory 512 MiB`.
+    pub fn summary(&self) -> String {
+        let set = self.rows().into_iter().filter_map(|(key, value, unit, ..)| {
+            Some(format!("{} {}", key.replace('_', " "), unit.text(value?)))
+        });
+        set.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Unit {
+    fn text(self, value: u64) -> String {
+        match self {
+            Self::Seconds => humantime::format_duration(std::time::Duration::from_secs(value)).to_string(),
+            Self::Bytes => size_text(value),
+            Self::Things => value.to_string(),
+        }
+    }
+}
+
+/// Bytes in the largest unit that shows them well: `512 MiB`, `1.5 GiB`, `700 B`.
+pub fn size_text(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let Some((unit, power)) = units.into_iter().find(|(_, power)| bytes >> power > 0) else {
+        return format!("{bytes} B");
+    };
+    let tenths = u128::from(bytes) * 10 / (1 << power);
+    match tenths % 10 {
+        0 => format!("{} {unit}", tenths / 10),
+        tenth => format!("{}.{tenth} {unit}", tenths / 10),
+    }
+}
+
 /// A number, or a text that means one.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -110,6 +185,59 @@ mod tests {
         for text in ["", "x", "1x", "-1", "1e9", "GiB", "1..2M"] {
             assert_eq!(size(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_are_written() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (512 << 20, "512 MiB"),
+            (3 << 29, "1.5 GiB"),
+            ((1 << 30) + 1, "1 GiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(size_text(bytes), text);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        let wrong = |limits: &str| serde_json::from_str::<AgentLimits>(limits).expect("limits").nonsense();
+        assert_eq!(wrong("{}"), None);
+        let all = r#"{"run":1,"turns":1,"reply":1,"processes":1,"memory":16777216,"open_files":16,
+            "file_size":4096,"workspace":1048576,"files":1,"tmp":1048576}"#;
+        assert_eq!(wrong(all), None);
+        for key in [
+            "run",
+            "turns",
+            "reply",
+            "processes",
+            "memory",
+            "open_files",
+            "file_size",
+            "workspace",
+            "files",
+            "tmp",
+        ] {
+            let zero = wrong(&format!(r#"{{"{key}":0}}"#)).expect("a complaint");
+            assert!(zero.starts_with(&format!("limits.{key} is 0")) && zero.contains("at least"), "{zero}");
+            let vast = wrong(&format!(r#"{{"{key}":{}}}"#, u64::MAX)).expect("a complaint");
+            assert!(vast.contains(key) && vast.contains("at most"), "{vast}");
+        }
+        assert_eq!(
+            wrong(r#"{"memory":"1KiB"}"#).as_deref(),
+            Some("limits.memory is 1 KiB, but must be at least 16 MiB")
+        );
+    }
+
+    #[test]
+    fn what_is_set_is_summed_up() {
+        let limits: AgentLimits =
+            serde_json::from_str(r#"{"run":"10m","memory":"512MiB","open_files":64}"#).expect("limits");
+        assert_eq!(limits.summary(), "run 10m, memory 512 MiB, open files 64");
+        assert_eq!(AgentLimits::default().summary(), "");
     }
 
     #[test]
