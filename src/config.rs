@@ -24,6 +24,16 @@ pub struct Key {
 /// Every key, in alphabetical order; the README's table is checked against it.
 pub const KEYS: &[Key] = &[
     Key {
+        name: "retention.ended",
+        default: "30d",
+        about: "how long ended sessions with their transcripts are kept before they are forgotten, or `never`",
+    },
+    Key {
+        name: "retention.events",
+        default: "7d",
+        about: "how long the single events of a run are kept after its end (the transcript stays), or `never`",
+    },
+    Key {
         name: "sandbox",
         default: "auto",
         about: "how agents are isolated: `native` (namespaces), `bwrap` (the same, made by bubblewrap), `landlock` (reduced: the kernel's rules over the host's files), `auto` (the best of these that the machine allows) or `none`",
@@ -136,6 +146,9 @@ pub struct Config {
     /// Where all state lives. Absolute.
     pub home: PathBuf,
     pub sandbox: SandboxChoice,
+    /// How long the events of a run, and ended sessions, are kept; `None` is always.
+    pub keep_events: Option<Duration>,
+    pub keep_ended: Option<Duration>,
     /// Whether `Auto` must isolate fully.
     pub only_full: bool,
     /// The folder of the user's own commands.
@@ -247,6 +260,18 @@ impl Settings {
                 "auto, native, bwrap, landlock or none",
                 SandboxChoice::Auto,
                 SandboxChoice::from_word,
+            )?,
+            keep_ended: self.read(
+                "retention.ended",
+                OR_NEVER,
+                Some(minutes(30 * 24 * 60)),
+                duration_or_never,
+            )?,
+            keep_events: self.read(
+                "retention.events",
+                OR_NEVER,
+                Some(minutes(7 * 24 * 60)),
+                duration_or_never,
             )?,
             only_full: self.read("sandbox_require", "full or reduced", false, |text| match text {
                 "full" => Some(true),

@@ -86,6 +86,8 @@ const FLAGS: &[(&str, &str, &str)] = &[
 
 /// Setting, and the test that shows what it does.
 const SETTINGS: &[(&str, &str)] = &[
+    ("retention.ended", "what_is_past_its_time_goes_and_nothing_else"),
+    ("retention.events", "what_is_past_its_time_goes_and_nothing_else"),
     ("sandbox", "serve_takes_a_kind_of_sandbox"),
     ("sandbox_require", "a_machine_that_can_not_isolate_fully_is_told_or_refused"),
     ("scripts", "commands_are_looked_for_in_another_folder"),

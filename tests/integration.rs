@@ -34,6 +34,7 @@ mod ops;
 mod ordinary_user;
 mod readme;
 mod repl;
+mod retention;
 mod run;
 mod sandbox;
 mod script;

@@ -70,6 +70,8 @@ pub enum Invocation {
         socket: Option<PathBuf>,
         sandbox: Option<SandboxChoice>,
     },
+    ServerBackup(PathBuf),
+    ServerGc,
     ServerLogs {
         lines: usize,
     },
@@ -220,6 +222,15 @@ fn fixed() -> [Command; 10] {
             )
             .arg(sandbox()),
         needs_one(Command::new("server").about("The local server, which starts itself"))
+            .subcommand(
+                Command::new("backup").about("Copy the database and the agents' code into a .tar.gz").arg(
+                    Arg::new("file").value_name("FILE").required(true).value_parser(value_parser!(PathBuf)),
+                ),
+            )
+            .subcommand(
+                Command::new("gc")
+                    .about("Let go of what is past its time: old events, sessions that ended long ago, code and folders that nobody needs"),
+            )
             .subcommand(
                 Command::new("logs").about("Print the end of the server's log").arg(
                     Arg::new("lines")
@@ -453,6 +464,10 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
         ["serve"] => {
             Invocation::Serve { socket: leaf.get_one::<PathBuf>("socket").cloned(), sandbox: sandbox() }
         }
+        ["server", "backup"] => {
+            Invocation::ServerBackup(leaf.get_one::<PathBuf>("file").cloned().unwrap_or_default())
+        }
+        ["server", "gc"] => Invocation::ServerGc,
         ["server", "logs"] => Invocation::ServerLogs { lines: leaf.get_one("lines").copied().unwrap_or(100) },
         ["server", "start"] => Invocation::ServerStart { sandbox: sandbox() },
         ["server", "status"] => Invocation::ServerStatus,

@@ -188,6 +188,8 @@ fn dispatch(
         Invocation::Serve { socket, sandbox } => {
             server::serve(config, sandbox, &Serve { socket, ..Serve::default() })
         }
+        Invocation::ServerBackup(file) => server::backup(&config, ui, &file, dry_run),
+        Invocation::ServerGc => server::collect(&config, ui, dry_run, json, &globals.fields),
         Invocation::ServerLogs { lines } => server::logs(&config, ui, lines),
         Invocation::ServerStart { sandbox } => server::start(&config, ui, sandbox, dry_run),
         Invocation::ServerStatus => server::status(&config, ui, json, &globals.fields),

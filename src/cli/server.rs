@@ -12,10 +12,13 @@ use crate::config::{Config, SandboxChoice};
 use crate::daemon::{self, Serve};
 use crate::render;
 use crate::script::Terminal;
+use crate::wire::server::Collect;
 use crate::wire::{ServerInfo, Timestamp};
 
 /// How many bytes from a log's end are read to find its last lines.
 const LOG_TAIL: u64 = 1 << 20;
+/// In seconds.
+const DAY: u64 = 24 * 3600;
 
 pub type Result = std::result::Result<i32, Report>;
 
@@ -84,6 +87,65 @@ pub fn stop(config: &Config, terminal: &dyn Terminal, dry_run: bool) -> Result {
 fn would(terminal: &dyn Terminal, what: &str) -> Result {
     terminal.err(&format!("would {what}\n"));
     Ok(0)
+}
+
+/// Saves a copy of the database and of the agents' code.
+pub fn backup(config: &Config, terminal: &dyn Terminal, file: &std::path::Path, dry_run: bool) -> Result {
+    if dry_run {
+        return would(terminal, &format!("write {}", file.display()));
+    }
+    let bytes = block_on(async {
+        let warn = |warning: &str| terminal.err(&warning_line(warning));
+        daemon::connect(config, None, &warn).await?.backup().await?.save(file).await
+    })?;
+    terminal.err(&format!(
+        "✓ Backup written to {} ({:.1} MiB)\n",
+        file.display(),
+        bytes as f64 / f64::from(1 << 20)
+    ));
+    Ok(0)
+}
+
+/// Lets go of what is past its time, or tells what would go.
+pub fn collect(
+    config: &Config,
+    terminal: &dyn Terminal,
+    dry_run: bool,
+    json: bool,
+    fields: &[String],
+) -> Result {
+    let freed = block_on(async {
+        let warn = |warning: &str| terminal.err(&warning_line(warning));
+        daemon::connect(config, None, &warn).await?.collect(Collect { dry_run }).await
+    })?;
+    let text = match json {
+        true => render::pretty(&render::only(json!(freed), fields)),
+        false => {
+            let kept = |after: Option<std::time::Duration>| match after {
+                Some(after) if after.as_secs() % DAY == 0 => {
+                    format!("over {} days ago", after.as_secs() / DAY)
+                }
+                Some(after) => format!("over {} ago", humantime::format_duration(after)),
+                None => "kept for ever".to_owned(),
+            };
+            let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+            let database = match dry_run {
+                true => mib(freed.database_before),
+                false => format!("{}, was {}", mib(freed.database_after), mib(freed.database_before)),
+            };
+            render::fields(&[
+                ("Sessions", format!("{} (ended {})", freed.sessions, kept(config.keep_ended))),
+                ("Events", format!("{} (of runs that ended {})", freed.events, kept(config.keep_events))),
+                ("Revisions", freed.revisions.to_string()),
+                ("Folders", freed.folders.to_string()),
+                ("Database", database),
+            ])
+        }
+    };
+    if dry_run {
+        terminal.err("Nothing is let go of: this is what would be.\n");
+    }
+    terminal.out(&text).map(|()| 0).map_err(|error| Report::io(&error))
 }
 
 /// The last `lines` of the server's log.

@@ -1,5 +1,6 @@
 //! One method a call to a server; the only way to the platform from the script's side.
 
+mod download;
 mod error;
 mod package;
 mod request;
@@ -9,6 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use download::Download;
 pub use error::{Error, Result};
 pub use package::Package;
 pub use request::{RunStream, digits};

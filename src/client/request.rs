@@ -9,10 +9,11 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::download::Download;
 use super::package::Package;
 use super::{Client, Error, Result};
 use crate::wire::agent::AgentList;
-use crate::wire::server::StopServer;
+use crate::wire::server::{Collect, Freed, StopServer};
 use crate::wire::session::{EndMany, ResolvedIds, Transcript};
 use crate::wire::sse::Decoder;
 use crate::wire::{
@@ -54,6 +55,17 @@ impl Client {
     /// `POST /server/stop`: the server drains and exits after it has answered.
     pub async fn stop_server(&self, stop: StopServer) -> Result<ServerInfo> {
         self.post("/server/stop", &stop).await
+    }
+
+    /// `POST /server/backup`: a copy of the database and of the agents' code.
+    pub async fn backup(&self) -> Result<Download> {
+        let request = self.request(Method::POST, "/server/backup").json(&serde_json::json!({}));
+        Ok(Download(accepted(request.send().await?).await?))
+    }
+
+    /// `POST /server/gc`: lets go of what is past its time, or only counts it.
+    pub async fn collect(&self, collect: Collect) -> Result<Freed> {
+        self.post("/server/gc", &collect).await
     }
 
     /// `POST /agents`: a new agent, or a new revision of the one with this name.

@@ -333,6 +333,8 @@ mod tests {
             home: home.path().to_owned(),
             sandbox: SandboxChoice::Auto,
             only_full: false,
+            keep_events: None,
+            keep_ended: None,
             scripts: home.path().join("scripts"),
             idle_exit: None,
             uid_base: 1,

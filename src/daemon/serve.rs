@@ -27,6 +27,10 @@ use crate::wire::Timestamp;
 
 /// How often it is looked at whether sessions are due to expire.
 const EXPIRY: Duration = Duration::from_secs(30);
+/// How often what is past its time is let go of, and how long after the start for the first time: not while the
+/// command waits that started the server.
+const COLLECTION: Duration = Duration::from_secs(3600);
+const FIRST_COLLECTION: Duration = Duration::from_secs(60);
 /// How long a running turn gets when the server stops.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long an agent gets to leave by itself.
@@ -168,6 +172,7 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
         () = stop.cancelled() => "asked to stop",
         () = idle(&server, &platform, config.idle_exit.filter(|_| options.background)) => "idle",
         () = expire(&platform) => "expiry failed",
+        () = collect(&platform), if !options.throwaway => "retention failed",
         () = closed_stdin(), if options.throwaway => "nobody needs it any more",
     };
     tracing::info!("stopping: {why}");
@@ -191,6 +196,8 @@ fn platform_options(config: &Config, options: &Serve) -> platform::Options {
             cancel_grace: CANCEL_GRACE,
         },
         expire_after: config.expire_after,
+        keep_events: config.keep_events,
+        keep_ended: config.keep_ended,
         uid_base: config.uid_base,
         end_grace: if options.throwaway { THROWAWAY_GRACE } else { END_GRACE },
         drain: if options.throwaway { Duration::ZERO } else { DRAIN },
@@ -245,6 +252,18 @@ async fn closed_stdin() {
     let Ok(mut pipe) = pipe.and_then(tokio::net::unix::pipe::Receiver::from_owned_fd) else { return };
     let mut byte = [0];
     while pipe.read(&mut byte).await.is_ok_and(|count| count > 0) {}
+}
+
+/// Lets go of what is past its time, now and again.
+async fn collect(platform: &Platform) {
+    tokio::time::sleep(FIRST_COLLECTION).await;
+    let mut ticks = tokio::time::interval(COLLECTION);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = platform.collect(false).await {
+            tracing::warn!(%error, "cannot let go of what is past its time");
+        }
+    }
 }
 
 async fn expire(platform: &Platform) {

@@ -107,25 +107,29 @@ impl Platform {
         let at = self.0.clock.now_millis();
         let put = NewRevision { id: id.clone(), name, revision, command: line, config, source_hash, at };
         self.0.store.put_revision(&put).await?;
-        if let Err(error) = self.drop_unused(&id).await {
+        if let Err(error) = self.drop_unused(&id, false).await {
             tracing::warn!(agent = %id, %error, "old revisions of an agent cannot be removed");
         }
         self.agent(id.as_str()).await
     }
 
-    /// Removes the code of the revisions that nobody needs any more.
-    async fn drop_unused(&self, id: &AgentId) -> Result<()> {
+    /// Removes the code of the revisions that nobody needs any more, or only counts them.
+    pub(super) async fn drop_unused(&self, id: &AgentId, dry_run: bool) -> Result<u64> {
         let _revisions = self.0.revisions.write().await;
         let used = self.0.store.used_revisions(id).await?;
         let (layout, folder) = (self.0.layout.clone(), self.0.layout.agent(id));
         blocking(move || {
+            let mut count = 0;
             for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
                 if number.is_some_and(|number| !used.contains(&number)) {
-                    layout.wipe(&entry.path())?;
+                    count += 1;
+                    if !dry_run {
+                        layout.wipe(&entry.path())?;
+                    }
                 }
             }
-            Ok(())
+            Ok(count)
         })
         .await
     }

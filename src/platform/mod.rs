@@ -3,10 +3,12 @@
 mod actor;
 mod agents;
 mod archive;
+mod backup;
 mod command;
 mod error;
 mod failure;
 mod recovery;
+mod retention;
 mod room;
 mod runtimes;
 mod sessions;
@@ -64,6 +66,10 @@ pub struct Options {
     pub limits: harness::Limits,
     /// After how much time without activity a session ends; `None`: never.
     pub expire_after: Option<Duration>,
+    /// How long the events of a run are kept after it has ended; `None`: always.
+    pub keep_events: Option<Duration>,
+    /// How long a session is kept after it has ended; `None`: always.
+    pub keep_ended: Option<Duration>,
     /// The host uid of the session with slot 0, where the server is a privileged root.
     pub uid_base: u32,
     /// How long an agent gets to leave by itself when its session ends.
@@ -114,6 +120,8 @@ struct Inner {
     live_agents: Arc<AtomicU64>,
     /// One deployment at a time.
     deploying: tokio::sync::Mutex<()>,
+    /// One at a time lets go of what is past its time.
+    collecting: tokio::sync::Mutex<()>,
     /// Read while a session is made of a revision, written while revisions go.
     revisions: RwLock<()>,
     /// No new runs.
@@ -144,6 +152,7 @@ impl Platform {
             going: Mutex::default(),
             live_agents: Arc::default(),
             deploying: tokio::sync::Mutex::default(),
+            collecting: tokio::sync::Mutex::default(),
             revisions: RwLock::default(),
             stop: CancellationToken::new(),
             deadline: OnceLock::new(),

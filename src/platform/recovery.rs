@@ -37,6 +37,7 @@ impl Platform {
         let layout = self.0.layout.clone();
         blocking(move || {
             half_made.extend(layout.half_deployed());
+            half_made.push(layout.aside());
             for folder in half_made {
                 if let Err(error) = layout.wipe(&folder) {
                     tracing::warn!(%error, "what was half made stays");

@@ -83,6 +83,8 @@ impl Stage {
                 cancel_grace: Duration::from_secs(5),
             },
             expire_after: Some(Duration::from_secs(24 * 3600)),
+            keep_events: None,
+            keep_ended: None,
             uid_base: UID_BASE,
             end_grace: Duration::from_secs(2),
             drain: Duration::from_millis(200),

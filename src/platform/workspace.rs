@@ -62,6 +62,11 @@ impl Layout {
         self.home.join("sessions")
     }
 
+    /// Where copies are made for backups.
+    pub fn aside(&self) -> PathBuf {
+        self.home.join("aside")
+    }
+
     pub fn trash(&self) -> PathBuf {
         self.home.join("trash")
     }

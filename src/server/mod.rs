@@ -92,6 +92,8 @@ impl Server {
             .route("/health", get(status::health))
             .route("/version", get(status::version))
             .route("/server", get(status::server))
+            .route("/server/backup", post(status::backup))
+            .route("/server/gc", post(status::collect))
             .route("/server/stop", post(status::stop))
             .route(
                 "/agents",

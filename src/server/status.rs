@@ -1,12 +1,16 @@
 //! The server itself: health, version, status, stop.
 
 use axum::Json;
+use axum::body::Body as HttpBody;
 use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 
 use super::Server;
 use super::error::{Failure, Result};
 use super::request::Body;
-use crate::wire::server::StopServer;
+use crate::wire::server::{Collect, Freed, StopServer};
 use crate::wire::{ErrorCode, Health, ServerInfo, Version};
 
 pub async fn health() -> Json<Health> {
@@ -32,6 +36,19 @@ pub async fn stop(State(server): State<Server>, Body(stop): Body<StopServer>) ->
     }
     server.stop.cancel();
     Ok(Json(info))
+}
+
+/// A copy of what is kept, as it is made.
+pub async fn backup(State(server): State<Server>) -> Result<Response> {
+    let being_read = server.busy();
+    let pieces = server.platform.backup().await?.inspect(move |_| {
+        let _ = &being_read;
+    });
+    Ok(([(header::CONTENT_TYPE, "application/gzip")], HttpBody::from_stream(pieces)).into_response())
+}
+
+pub async fn collect(State(server): State<Server>, Body(collect): Body<Collect>) -> Result<Json<Freed>> {
+    Ok(Json(server.platform.collect(collect.dry_run).await?))
 }
 
 async fn info(server: &Server) -> Result<ServerInfo> {

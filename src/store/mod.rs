@@ -8,6 +8,7 @@ mod cursor;
 mod error;
 mod import;
 mod open;
+mod retention;
 mod runs;
 mod sessions;
 mod stats;
@@ -19,6 +20,7 @@ use crate::wire::Timestamp;
 pub use agents::{NewRevision, Revision};
 pub use changes::Change;
 pub use error::StoreError;
+pub use retention::Size;
 pub use runs::{HistoryLine, NewRun, OpenRun, RunEnd, RunState};
 pub use sessions::{NewSession, StoredSession};
 

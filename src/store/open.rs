@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection};
 
@@ -66,7 +67,8 @@ impl Store {
             // A disk that is full rolls a transaction back by itself, and the connection goes on as if one were open:
             // what is written over it from then on would never be committed. It is replaced.
             .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
-            .connect_with(connect.clone())
+            // Of new databases: room that is free goes back to the disk.
+            .connect_with(connect.clone().auto_vacuum(SqliteAutoVacuum::Incremental))
             .await
             .map_err(|error| unusable(path, &error))?;
         if let Err(error) = MIGRATIONS.run(&write).await {

@@ -72,3 +72,35 @@ pub struct StopServer {
     #[serde(default)]
     pub if_idle: bool,
 }
+
+/// `POST /server/gc`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collect {
+    /// Only count.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What was let go of, or would be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freed {
+    pub dry_run: bool,
+    /// Ended sessions that are forgotten.
+    pub sessions: u64,
+    /// Events of runs that are long over.
+    pub events: u64,
+    /// Revisions of agents that no session needs.
+    pub revisions: u64,
+    /// Folders of sessions that have ended or that nobody knows.
+    pub folders: u64,
+    /// How large the database was, and is, in bytes.
+    pub database_before: u64,
+    pub database_after: u64,
+}
+
+impl Freed {
+    /// Whether there was anything.
+    pub fn is_something(&self) -> bool {
+        self.sessions + self.events + self.revisions + self.folders > 0
+    }
+}
