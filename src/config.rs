@@ -11,7 +11,7 @@ use std::time::Duration;
 use etcetera::BaseStrategy;
 
 use crate::clock::Clock;
-use crate::wire::Timestamp;
+use crate::wire::{Secret, Timestamp};
 
 /// One setting as it is documented.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +163,8 @@ pub struct Config {
     pub turn_timeout: Duration,
     /// Where programs are looked for.
     pub search_path: String,
+    /// Keys that encrypt agents' secrets instead of the one in the home's `secret.key`.
+    pub secret_key: Option<Secret>,
     pub clock: Clock,
 }
 
@@ -298,6 +300,7 @@ impl Settings {
             startup_timeout: self.read("turn.startup_timeout", DURATION, minutes(2), duration)?,
             turn_timeout: self.read("turn.timeout", DURATION, minutes(10), duration)?,
             search_path: environment("PATH").unwrap_or_default(),
+            secret_key: environment("SUPERSERVE_SECRET_KEY").map(Secret::new),
             clock: test_clock()?,
             home: self.home,
         })

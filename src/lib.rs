@@ -14,6 +14,8 @@ pub mod store;
 pub mod sandbox;
 /// One conversation with an agent process.
 pub mod harness;
+/// Encryption of what is kept secret.
+pub mod vault;
 /// Agents, sessions and turns: the rules.
 pub mod platform;
 /// The platform over HTTP.

@@ -65,6 +65,21 @@ fn cases() -> BTreeMap<&'static str, Vec<(&'static [&'static str], &'static str)
             ],
         ),
         (
+            "secrets/delete",
+            vec![(&["echo", "KEY"][..], ""), (&["echo", "KEY", "--dry-run"], ""), (&["nobody", "KEY"], "")],
+        ),
+        ("secrets/list", vec![(&["echo"][..], ""), (&["echo", "--json"], ""), (&["nobody"], "")]),
+        (
+            "secrets/set",
+            vec![
+                (&["echo", "A=1", "B=2"][..], ""),
+                (&["echo", "A"], "value\n"),
+                (&["echo", "A", "--json"], "value\n"),
+                (&["echo", "PATH=x"], ""),
+                (&["echo"], ""),
+            ],
+        ),
+        (
             "sessions/cancel",
             vec![
                 (&["ID"][..], ""),
@@ -202,6 +217,11 @@ fn ops_copied_do_the_same() {
 #[test]
 fn run_copied_does_the_same() {
     compare(|name| name == "run");
+}
+
+#[test]
+fn secrets_copied_do_the_same() {
+    compare(|name| name.starts_with("secrets/"));
 }
 
 #[test]

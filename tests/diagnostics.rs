@@ -82,7 +82,7 @@ const MISTAKES: &[(&str, i32, &str)] = &[
     (
         "let x = 1;\nfoo::bar(x);\n",
         1,
-        "✗ there is no module `foo`\n  --> FILE:2:1\n  |\n2 | foo::bar(x);\n  | ^\n  Modules are sessions and agents; others are imported first: import \"std/foo\" as foo;\n",
+        "✗ there is no module `foo`\n  --> FILE:2:1\n  |\n2 | foo::bar(x);\n  | ^\n  Modules are sessions, agents and secrets; others are imported first: import \"std/foo\" as foo;\n",
     ),
     (
         "let count = 1;\nprint(cuont);\n",

@@ -38,6 +38,7 @@ mod retention;
 mod run;
 mod sandbox;
 mod script;
+mod secrets;
 mod seed;
 mod server;
 mod sessions_end;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of ours. `daemon` and `cli` stand on top.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("wire", &[]),
     ("memory", &[]),
     ("clock", &[]),
@@ -15,18 +15,23 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("store", &["clock", "wire"]),
     ("sandbox", &["wire"]),
     ("harness", &["sandbox", "wire"]),
-    ("platform", &["clock", "harness", "sandbox", "store", "wire"]),
+    ("vault", &["wire"]),
+    ("platform", &["clock", "harness", "sandbox", "store", "vault", "wire"]),
     ("server", &["clock", "platform", "wire"]),
     ("client", &["wire"]),
     ("render", &["wire"]),
     ("script", &["client", "clock", "config", "memory", "render", "wire"]),
-    ("daemon", &["client", "clock", "config", "harness", "platform", "sandbox", "server", "store", "wire"]),
+    (
+        "daemon",
+        &["client", "clock", "config", "harness", "platform", "sandbox", "server", "store", "vault", "wire"],
+    ),
     ("cli", &["client", "clock", "config", "daemon", "render", "script", "wire"]),
 ];
 
 /// Which crates only these modules may name.
-const CRATE_OWNERS: [(&str, &[&str]); 6] = [
+const CRATE_OWNERS: [(&str, &[&str]); 7] = [
     ("axum", &["server", "daemon"]),
+    ("chacha20poly1305", &["vault"]),
     ("clap", &["cli"]),
     ("reqwest", &["client"]),
     ("rhai", &["script"]),

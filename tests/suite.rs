@@ -322,6 +322,10 @@ impl Terminal for Nowhere {
     fn bar(&self, _: &str, _: u64) -> Box<dyn Bar> {
         Box::new(())
     }
+    fn read_hidden(&self, prompt: &str) -> std::io::Result<Line> {
+        self.read_line(prompt)
+    }
+
     fn read_line(&self, _: &str) -> std::io::Result<Line> {
         Ok(Line::End)
     }

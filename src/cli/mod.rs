@@ -6,6 +6,7 @@ mod connection;
 mod doctor;
 mod error;
 mod help;
+mod hidden;
 mod manual;
 mod repl;
 mod scripts;

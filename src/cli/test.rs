@@ -581,6 +581,11 @@ impl Terminal for Captured {
         Box::new(())
     }
 
+    fn read_hidden(&self, _: &str) -> io::Result<Line> {
+        let rest: Vec<String> = self.unread.borrow_mut().drain(..).collect();
+        Ok(if rest.is_empty() { Line::End } else { Line::Text(rest.join("\n")) })
+    }
+
     fn read_line(&self, _: &str) -> io::Result<Line> {
         Ok(self.unread.borrow_mut().pop_front().map_or(Line::End, Line::Text))
     }

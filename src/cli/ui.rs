@@ -1,7 +1,7 @@
 //! The terminal: the only owner of stdin, stdout and stderr.
 
 use std::cell::{OnceCell, RefCell};
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use rustyline::config::{Behavior, Configurer};
 use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
 
+use super::hidden;
 use crate::script::{Bar, Line, Terminal};
 
 /// What is done sooner than this is not worth a bar.
@@ -214,6 +215,24 @@ impl Terminal for Ui {
         }
         let text = String::from_utf8_lossy(&bytes);
         Ok(Line::Text(text.trim_end_matches(['\n', '\r']).to_owned()))
+    }
+
+    fn read_hidden(&self, prompt: &str) -> io::Result<Line> {
+        if self.in_is_terminal() {
+            return hidden::read(prompt);
+        }
+        let mut text = String::new();
+        io::stdin().lock().read_to_string(&mut text)?;
+        if text.is_empty() {
+            return Ok(Line::End);
+        }
+        if text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        Ok(Line::Text(text))
     }
 
     fn bar(&self, what: &str, total: u64) -> Box<dyn Bar> {

@@ -13,6 +13,7 @@ use super::download::Download;
 use super::package::Package;
 use super::{Client, Error, Result};
 use crate::wire::agent::AgentList;
+use crate::wire::secret::{SecretKeys, SetSecrets, wrong_key};
 use crate::wire::server::{Collect, Freed, StopServer};
 use crate::wire::session::{EndMany, ResolvedIds, Transcript};
 use crate::wire::sse::Decoder;
@@ -94,6 +95,26 @@ impl Client {
     pub async fn delete_agent(&self, agent: &str) -> Result<()> {
         accepted(self.request(Method::DELETE, &format!("/agents/{}", segment(agent)?)).send().await?).await?;
         Ok(())
+    }
+
+    /// `GET /agents/{name or id}/secrets`: the keys of its secrets.
+    pub async fn secrets(&self, agent: &str) -> Result<Vec<String>> {
+        Ok(self.get::<SecretKeys>(&format!("/agents/{}/secrets", segment(agent)?)).await?.keys)
+    }
+
+    /// `PATCH /agents/{name or id}/secrets`: sets them, all or none; the keys that it has then.
+    pub async fn set_secrets(&self, agent: &str, secrets: SetSecrets) -> Result<Vec<String>> {
+        let path = format!("/agents/{}/secrets", segment(agent)?);
+        Ok(self.call::<SecretKeys>(self.request(Method::PATCH, &path).json(&secrets)).await?.keys)
+    }
+
+    /// `DELETE /agents/{name or id}/secrets/{key}`: the keys that are left.
+    pub async fn delete_secret(&self, agent: &str, key: &str) -> Result<Vec<String>> {
+        if let Some(message) = wrong_key(key) {
+            return Err(Error::Input { message, hint: None });
+        }
+        let path = format!("/agents/{}/secrets/{}", segment(agent)?, percent_encoded(key));
+        Ok(self.call::<SecretKeys>(self.request(Method::DELETE, &path)).await?.keys)
     }
 
     /// `POST /sessions`.
@@ -430,6 +451,16 @@ fn segment(text: &str) -> Result<&str> {
     let fits =
         !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     if fits { Ok(text) } else { Err(no_agent(text)) }
+}
+
+/// A text as a part of a path.
+fn percent_encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 fn no_agent(text: &str) -> Error {

@@ -330,6 +330,7 @@ mod tests {
     async fn a_server_is_gone_when_another_one_has_its_lock() {
         let home = tempfile::tempdir().expect("a home");
         let config = Config {
+            secret_key: None,
             home: home.path().to_owned(),
             sandbox: SandboxChoice::Auto,
             only_full: false,

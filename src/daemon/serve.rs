@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +23,7 @@ use crate::platform::{self, Platform};
 use crate::sandbox::{self, Spawner};
 use crate::server::{Identity, MAX_ARCHIVE, Server};
 use crate::store::{Store, StoreError};
+use crate::vault::{Vault, VaultError};
 use crate::wire::Timestamp;
 
 /// How often it is looked at whether sessions are due to expire.
@@ -69,6 +70,8 @@ pub enum ServeError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Platform(#[from] platform::Error),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     #[error("the server failed: {0}")]
     Io(#[from] io::Error),
 }
@@ -85,6 +88,7 @@ impl ServeError {
             Self::Socket { .. } => Some("Give another path with --socket.".to_owned()),
             Self::Store(error) => error.hint(),
             Self::Platform(error) => error.hint(),
+            Self::Vault(error) => Some(error.hint()),
             Self::Io(_) => None,
         }
     }
@@ -98,6 +102,9 @@ pub fn serve(config: &Config, options: &Serve) -> Result<(), ServeError> {
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     raise_open_files();
+    // Its memory holds secrets in the clear now and then: no core dump of it, and no look into it by other processes of its
+    // user. It ends with the exec of the spawner.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     start_logging();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(run(config, options));
@@ -143,7 +150,7 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     let sandbox = opened.map(|opened| opened.sandbox);
     let store = Store::open(&config.database()).await?;
     let platform =
-        Platform::open(platform_options(config, options), store.clone(), sandbox, config.clock.clone())
+        Platform::open(platform_options(config, options)?, store.clone(), sandbox, config.clock.clone())
             .await?;
     let listening = Listening::bind(socket_of(config, options))?;
     let stop = CancellationToken::new();
@@ -186,8 +193,8 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     Ok(())
 }
 
-fn platform_options(config: &Config, options: &Serve) -> platform::Options {
-    platform::Options {
+fn platform_options(config: &Config, options: &Serve) -> Result<platform::Options, ServeError> {
+    Ok(platform::Options {
         home: config.home.clone(),
         limits: Limits {
             quiet: config.turn_quiet,
@@ -203,7 +210,8 @@ fn platform_options(config: &Config, options: &Serve) -> platform::Options {
         drain: if options.throwaway { Duration::ZERO } else { DRAIN },
         max_upload: MAX_ARCHIVE as u64,
         path: config.search_path.clone(),
-    }
+        vault: Vault::new(&config.home, config.secret_key.as_ref())?,
+    })
 }
 
 /// Where to listen. Absolute, since commands that run elsewhere look for it.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::diary::Diary;
 use super::frames::{self, Frame, Lines};
 use super::pipes::{CHUNK, Sink, Source};
+use super::redaction::Redaction;
 use super::reply::Banner;
 use super::scan::{Scan, scan};
 use super::verdict::{Rules, Sign, Watch};
@@ -100,7 +101,7 @@ pub(super) enum Event {
 
 impl Conversation {
     /// Waits until a started agent is ready for its first message. `fifo` is the turn FIFO as the host sees it;
-    /// `session` goes to the log.
+    /// `session` goes to the log, which, as errors, never tells what `redaction` takes out.
     ///
     /// # Errors
     /// If the agent ends before that, or takes longer than it may. The agent has been killed then.
@@ -109,6 +110,7 @@ impl Conversation {
         fifo: &Path,
         limits: Limits,
         session: &str,
+        redaction: &Redaction,
     ) -> Result<Self, OpenError> {
         let Process { stdin, stdout, stderr, tree } = process;
         let mut this = Self {
@@ -122,7 +124,7 @@ impl Conversation {
             mode: Mode::Plain { prompt: String::new() },
             lines: Lines::default(),
             signals: Lines::default(),
-            diary: Diary::new(session),
+            diary: Diary::new(session, redaction.clone()),
             exit: None,
             says_when: false,
             told: false,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::frames::Lines;
+use super::redaction::Redaction;
 
 /// So much of stderr is kept, in bytes.
 const KEPT: usize = 4 * 1024;
@@ -28,16 +29,17 @@ pub struct Diary {
 #[derive(Debug)]
 struct Log {
     session: String,
+    redaction: Redaction,
     window: Option<Instant>,
     logged: u32,
     dropped: u64,
 }
 
 impl Diary {
-    /// An empty one; `session` is named in each line of the log.
-    pub fn new(session: &str) -> Self {
+    /// An empty one; `session` is named in each line of the log. What `redaction` takes out is never told.
+    pub fn new(session: &str, redaction: Redaction) -> Self {
         Self {
-            log: Log { session: session.to_owned(), window: None, logged: 0, dropped: 0 },
+            log: Log { session: session.to_owned(), redaction, window: None, logged: 0, dropped: 0 },
             stderr: Lines::up_to(MAX_LOGGED * 4),
             stray: Lines::up_to(MAX_LOGGED * 4),
             tail: VecDeque::new(),
@@ -77,7 +79,9 @@ impl Diary {
             Some(end) if bytes.len() > KEPT && end + 1 < bytes.len() => &bytes[end + 1..],
             _ => &bytes[..],
         };
-        String::from_utf8_lossy(whole).into_owned()
+        let text = String::from_utf8_lossy(whole).into_owned();
+        let redaction = &self.log.redaction;
+        if bytes.len() > KEPT { redaction.cut_text(text) } else { redaction.text(text) }
     }
 }
 
@@ -100,7 +104,9 @@ impl Log {
         }
         self.logged += 1;
         // A character is at most four bytes, so no more than these need be decoded.
-        let line = String::from_utf8_lossy(&line[..line.len().min(MAX_LOGGED * 4)]);
+        let is_cut = line.len() >= MAX_LOGGED * 4;
+        let line = String::from_utf8_lossy(&line[..line.len().min(MAX_LOGGED * 4)]).into_owned();
+        let line = if is_cut { self.redaction.cut_text(line) } else { self.redaction.text(line) };
         let text: String = line.chars().take(MAX_LOGGED).collect();
         // `?` keeps escape sequences out of the log's terminal.
         tracing::info!(target: "agent", session = %self.session, from, line = ?text);
@@ -113,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_tail_begins_with_a_whole_line() {
-        let mut diary = Diary::new("ses_1");
+        let mut diary = Diary::new("ses_1", Redaction::default());
         diary.stderr(b"one\n");
         assert_eq!(diary.tail(), "one\n");
         for number in 0..2000 {
@@ -128,12 +134,23 @@ mod tests {
 
     #[test]
     fn a_tail_of_just_4_kib_is_whole() {
-        let mut diary = Diary::new("ses_1");
+        let mut diary = Diary::new("ses_1", Redaction::default());
         diary.stderr(format!("{}\n", "a".repeat(9)).repeat(409).as_bytes());
         diary.stderr(b"12345\n");
         assert_eq!(diary.tail().len(), KEPT);
         diary.stderr(b"x");
         assert!(diary.tail().len() <= KEPT);
         assert!(diary.tail().starts_with("aaaaaaaaa\n"));
+    }
+
+    #[test]
+    fn the_tail_tells_no_secret() {
+        let secret = crate::wire::Secret::new("hunter2-and-more".into());
+        let mut diary = Diary::new("ses_1", Redaction::new([&secret]));
+        diary.stderr(b"key: hunter2-and-more\n");
+        assert_eq!(diary.tail(), "key: [secret]\n");
+        diary.stderr(&b"hunter2-and-more".repeat(1000));
+        let tail = diary.tail();
+        assert!(!tail.contains("hunter2") && !tail.contains("more"), "{tail}");
     }
 }

@@ -11,6 +11,7 @@ mod diary;
 mod frames;
 mod kernel;
 mod pipes;
+mod redaction;
 mod reply;
 mod scan;
 mod turn;
@@ -23,6 +24,7 @@ mod stage;
 mod story;
 
 pub use conversation::{Conversation, OpenError};
+pub use redaction::Redaction;
 pub use turn::TurnEnd;
 
 use std::time::Duration;

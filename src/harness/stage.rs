@@ -107,7 +107,8 @@ impl Place {
     }
 
     pub(super) async fn try_open(&self, argv: &[&str], limits: Limits) -> Result<Conversation, OpenError> {
-        Conversation::open(self.start(argv), &self.path("turn"), limits, "ses_test").await
+        Conversation::open(self.start(argv), &self.path("turn"), limits, "ses_test", &Redaction::default())
+            .await
     }
 
     pub(super) async fn open(&self, argv: &[&str]) -> Conversation {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::sandbox::Refusal;
 use crate::store::StoreError;
+use crate::vault::VaultError;
 use crate::wire::{ErrorCode, SessionId};
 
 /// Why a call to the platform failed.
@@ -35,6 +36,8 @@ pub enum Error {
     NotEnded(SessionId),
     #[error("Cannot run the agent: {0}")]
     Sandbox(Refusal),
+    #[error("Secret not found: the agent {agent} has no secret '{key}'")]
+    SecretNotFound { agent: String, key: String },
     #[error("Session not found: no session matches '{0}'")]
     SessionNotFound(String),
     #[error("The server is shutting down. Try again in a moment")]
@@ -43,13 +46,18 @@ pub enum Error {
     Store(#[from] StoreError),
     #[error("{what} is larger than {limit}")]
     TooLarge { what: &'static str, limit: String },
+    /// A secret, or the key of all of them, can't be used.
+    #[error("{}", vault_sentence(what.as_deref(), error))]
+    Vault { what: Option<String>, error: VaultError },
 }
 
 impl Error {
     /// What programs test.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::AgentNotFound(_) | Self::NoRun | Self::SessionNotFound(_) => ErrorCode::NotFound,
+            Self::AgentNotFound(_) | Self::NoRun | Self::SecretNotFound { .. } | Self::SessionNotFound(_) => {
+                ErrorCode::NotFound
+            }
             Self::Busy => ErrorCode::Busy,
             Self::Ended { .. } => ErrorCode::Ended,
             Self::Expired { .. } => ErrorCode::Expired,
@@ -66,6 +74,7 @@ impl Error {
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Store(error) => error.code(),
             Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::Vault { .. } => ErrorCode::Internal,
         }
     }
 
@@ -87,11 +96,22 @@ impl Error {
             Self::NoRun => Some("Send it one: superserve sessions send ID \"your prompt\".".into()),
             Self::NotEnded(id) => Some(format!("End it first: superserve sessions end {}", id.short())),
             Self::Sandbox(refusal) => Some(refusal.remedy.clone()),
+            Self::SecretNotFound { agent, .. } => {
+                Some(format!("Run superserve secrets list {agent} to see those that are set."))
+            }
             Self::SessionNotFound(_) => Some("Run superserve sessions list to see your sessions.".into()),
             Self::ShuttingDown => None,
             Self::Store(error) => error.hint(),
             Self::TooLarge { .. } => None,
+            Self::Vault { error, .. } => Some(error.hint()),
         }
+    }
+}
+
+fn vault_sentence(what: Option<&str>, error: &VaultError) -> String {
+    match what {
+        Some(key) => format!("the secret {key} cannot be read: {error}"),
+        None => format!("the secrets cannot be kept: {error}"),
     }
 }
 

@@ -44,6 +44,14 @@ impl Failure {
         Self::new("startup_failed", format!("The agent cannot be started: {error}"))
     }
 
+    /// Our own side failed, and somebody can do something about it.
+    pub fn hinted(error: &super::Error) -> Self {
+        match error.hint() {
+            Some(hint) => Self::own(&format!("{error}. {hint}")),
+            None => Self::own(error),
+        }
+    }
+
     /// The agent ended or hung before its first message.
     pub fn not_opened(error: OpenError, limit: Duration) -> Self {
         match error {

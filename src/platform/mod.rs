@@ -11,6 +11,7 @@ mod recovery;
 mod retention;
 mod room;
 mod runtimes;
+mod secrets;
 mod sessions;
 mod start;
 mod stream;
@@ -42,6 +43,7 @@ use crate::clock::Clock;
 use crate::harness;
 use crate::sandbox::{Refusal, Sandbox};
 use crate::store::Store;
+use crate::vault::Vault;
 use crate::wire::{AgentConfig, Isolation, Session, SessionId, Status, Timestamp};
 
 use actor::{Actor, Answer, Command};
@@ -80,6 +82,8 @@ pub struct Options {
     pub max_upload: u64,
     /// The PATH on which interpreters are looked up.
     pub path: String,
+    /// What encrypts the agents' secrets.
+    pub vault: Vault,
 }
 
 /// An agent as it is deployed.
@@ -122,6 +126,8 @@ struct Inner {
     deploying: tokio::sync::Mutex<()>,
     /// One at a time lets go of what is past its time.
     collecting: tokio::sync::Mutex<()>,
+    /// One change of secrets at a time.
+    secrets: tokio::sync::Mutex<()>,
     /// Read while a session is made of a revision, written while revisions go.
     revisions: RwLock<()>,
     /// No new runs.
@@ -153,6 +159,7 @@ impl Platform {
             live_agents: Arc::default(),
             deploying: tokio::sync::Mutex::default(),
             collecting: tokio::sync::Mutex::default(),
+            secrets: tokio::sync::Mutex::default(),
             revisions: RwLock::default(),
             stop: CancellationToken::new(),
             deadline: OnceLock::new(),

@@ -90,6 +90,7 @@ impl Stage {
             drain: Duration::from_millis(200),
             max_upload: 10 << 20,
             path: self.path.clone(),
+            vault: Vault::new(self.home.path(), None).expect("a vault"),
         }
     }
 

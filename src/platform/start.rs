@@ -7,14 +7,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use zeroize::Zeroize;
 
 use super::failure::Failure;
 use super::workspace::{HISTORY, TURN};
 use super::{Error, Inner, command, runtimes};
-use crate::harness::Conversation;
+use crate::harness::{Conversation, Redaction};
 use crate::sandbox::{Exit, Inside, Limits, Process, Sandbox, Spec, StartError, Tree};
 use crate::store::{Revision, StoredSession};
-use crate::wire::Isolation;
+use crate::wire::{Isolation, Secret};
 
 /// The PATH of a sandbox that shows the system's folders alone.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -24,6 +25,8 @@ pub struct Agent {
     pub conversation: Conversation,
     /// When it is stopped, unless a message comes.
     pub idle_until: Instant,
+    /// Of its secrets' values.
+    pub redaction: Redaction,
     _live: Live,
 }
 
@@ -108,9 +111,11 @@ pub async fn start(
     turn: u64,
     starting: &mut Starting,
 ) -> Result<Agent, Failure> {
+    let secrets = inner.unsealed(&stored.session.agent_id).await.map_err(|error| Failure::hinted(&error))?;
+    let redaction = Redaction::new(secrets.iter().map(|(_, value)| value));
     let launch = {
         let (inner, stored, revision) = (inner.clone(), stored.clone(), revision.clone());
-        async move { launch(&inner, &stored, &revision, turn).await }
+        async move { launch(&inner, &stored, &revision, turn, &secrets).await }
     };
     let launched = starting.launch.insert(tokio::spawn(launch)).await;
     starting.launch = None;
@@ -123,11 +128,12 @@ pub async fn start(
     let live = Live::new(&inner.live_agents);
     let process = Process { stdin, stdout, stderr, tree: Box::new(Shared(tree)) };
     let fifo = inner.layout.session(&stored.session.id).turn();
-    let opened = Conversation::open(process, &fifo, inner.options.limits, stored.session.id.short());
+    let opened =
+        Conversation::open(process, &fifo, inner.options.limits, stored.session.id.short(), &redaction);
     let conversation =
         opened.await.map_err(|error| Failure::not_opened(error, inner.options.limits.startup))?;
     starting.tree = None;
-    Ok(Agent { conversation, idle_until: Instant::now() + idle_timeout(stored), _live: live })
+    Ok(Agent { conversation, idle_until: Instant::now() + idle_timeout(stored), redaction, _live: live })
 }
 
 /// Makes the session's folders and starts its agent over them.
@@ -136,6 +142,7 @@ async fn launch(
     stored: &StoredSession,
     revision: &Revision,
     turn: u64,
+    secrets: &[(String, Secret)],
 ) -> Result<Process, Failure> {
     let sandbox = inner.sandbox.clone().map_err(|refusal| Failure::refused(&refusal))?;
     let folders = inner.layout.session(&stored.session.id);
@@ -148,9 +155,12 @@ async fn launch(
             .await
             .map_err(|error| Failure::own(&error))?;
     }
-    let spec =
+    let mut spec =
         spec(inner, sandbox.as_ref(), stored, revision, turn, uid).map_err(|error| Failure::own(&error))?;
-    let process = sandbox.start(&spec).await.map_err(|error| match error {
+    add_secrets(&mut spec.env, secrets);
+    let started = sandbox.start(&spec).await;
+    spec.env.iter_mut().for_each(|(_, value)| value.zeroize());
+    let process = started.map_err(|error| match error {
         StartError::Refused(refusal) => Failure::refused(&refusal),
         StartError::Exec { program, source } => Failure::not_runnable(&program, &source),
         StartError::Io(error) => Failure::own(&error),
@@ -205,7 +215,16 @@ fn spec(
     Ok(spec)
 }
 
-/// The agent's whole environment, built from scratch.
+/// Puts secrets beside the environment's own variables, which go before them.
+fn add_secrets(env: &mut Vec<(String, String)>, secrets: &[(String, Secret)]) {
+    for (key, value) in secrets {
+        if !env.iter().any(|(known, _)| known == key) {
+            env.push((key.clone(), value.reveal().to_owned()));
+        }
+    }
+}
+
+/// The agent's environment without its secrets, built from scratch.
 fn environment(inside: &Inside, stored: &StoredSession, turn: u64, path: String) -> Vec<(String, String)> {
     let in_runtime = |name: &str| inside.runtime.join(name).to_string_lossy().into_owned();
     let mut env = vec![

@@ -205,15 +205,8 @@ impl Actor {
         }
         let revision = self.inner.store.revision(&stored.session.agent_id, stored.revision).await?;
         let revision = revision.ok_or(Error::Internal("finding the session's revision of its agent"))?;
-        if !revision.config.secrets.is_empty() {
-            return Err(Error::Invalid {
-                message: format!("The agent needs secrets that are not set: {}", revision.config.secrets.join(", ")),
-                hint: Some(
-                    "This version of the server cannot keep secrets yet: take them out of superserve.yaml to run it without."
-                        .into(),
-                ),
-            });
-        }
+        let name = stored.session.agent_name.as_deref().unwrap_or(stored.session.agent_id.as_str());
+        self.inner.check_required(&stored.session.agent_id, name, &revision.config.secrets).await?;
         let id = RunId::from_random(self.inner.clock.random());
         let started = self.inner.clock.now_millis();
         let first = NumberedEvent {
@@ -344,6 +337,7 @@ impl Actor {
     async fn judge(&mut self, outcome: Outcome) -> Verdict {
         let limits = self.inner.options.limits;
         let stderr = self.agent.as_ref().map(|agent| agent.conversation.stderr_tail()).unwrap_or_default();
+        let redaction = self.agent.as_ref().map(|agent| agent.redaction.clone()).unwrap_or_default();
         let verdict = match outcome {
             Outcome::Ended(Ok(TurnEnd::Done)) => return Verdict::Completed(Status::Idle),
             Outcome::Ended(Ok(TurnEnd::Cancelled { exited: false })) => return Verdict::Cancelled,
@@ -354,7 +348,7 @@ impl Actor {
                 Verdict::Failed(Failure::timed_out(limits.turn, &stderr))
             }
             Outcome::Ended(Ok(TurnEnd::Failed { message })) => {
-                Verdict::Failed(Failure::said(&message, &stderr))
+                Verdict::Failed(Failure::said(&redaction.text(message), &stderr))
             }
             Outcome::Ended(Err(failure)) => Verdict::Failed(failure),
             Outcome::Stopped(Stop::End(_)) => Verdict::Cancelled,

@@ -15,6 +15,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{Exit, Spec};
 
@@ -46,14 +47,18 @@ impl Order {
     /// The order in a file of its own in memory.
     pub(super) fn to_memory(&self) -> io::Result<OwnedFd> {
         let mut file = File::from(rustix::fs::memfd_create("order", MemfdFlags::CLOEXEC)?);
-        file.write_all(&serde_json::to_vec(self)?)?;
+        // The environment holds secrets.
+        file.write_all(&Zeroizing::new(serde_json::to_vec(self)?))?;
         file.rewind()?;
         Ok(file.into())
     }
 
     pub(super) fn from_memory(memory: OwnedFd) -> io::Result<Self> {
-        let mut bytes = Vec::new();
-        File::from(memory).read_to_end(&mut bytes)?;
+        let mut file = File::from(memory);
+        // At once as long as it is: a growing one would leave copies behind.
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+        let mut bytes = Zeroizing::new(Vec::with_capacity(length + 1));
+        file.read_to_end(&mut bytes)?;
         Ok(serde_json::from_slice(&bytes)?)
     }
 }

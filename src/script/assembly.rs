@@ -17,6 +17,7 @@ use super::output;
 use super::progress::{self, Progress};
 use super::resolver::{Resolver, Sources};
 use super::runtime::{Passed, Runtime};
+use super::secrets;
 use super::session::{self, Session};
 use super::sessions::{self, Sessions};
 use super::shell::{self, Ran};
@@ -142,5 +143,6 @@ fn functions(engine: &mut Engine) {
     in_sessions.combine(exported_module!(wait::wait_calls));
     engine.register_static_module("sessions", in_sessions.into());
     engine.register_static_module("agents", exported_module!(agents::agent_module).into());
+    engine.register_static_module("secrets", exported_module!(secrets::secret_module).into());
     engine.register_static_module("fixture", exported_module!(fixture::fixture_module).into());
 }

@@ -25,7 +25,7 @@ const BUILT_IN: [&str; 10] =
     ["Fn", "call", "curry", "debug", "is_def_fn", "is_def_var", "is_shared", "print", "this", "type_of"];
 
 /// The modules that are there without being imported.
-const MODULES: [&str; 3] = ["agents", "fixture", "sessions"];
+const MODULES: [&str; 4] = ["agents", "fixture", "secrets", "sessions"];
 
 /// Methods of lists that call a function with one element.
 const OF_AN_ELEMENT: [&str; 17] = [

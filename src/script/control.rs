@@ -138,6 +138,16 @@ pub mod control_functions {
         Err(Runtime::of(&ctx)?.exit(0).at(&ctx))
     }
 
+    /// Whether stdin is a terminal, at which somebody can be asked.
+    ///
+    /// ```rhai
+    /// if stdin_is_terminal() { prompt("Which agent? "); }
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn stdin_is_terminal(ctx: NativeCallContext) -> Fallible<bool> {
+        Ok(Runtime::of(&ctx)?.host().terminal.in_is_terminal())
+    }
+
     /// A variable of the environment, as a `String`; `()` if it isn't set, empty or no UTF-8.
     ///
     /// ```rhai

@@ -465,7 +465,7 @@ fn lexical(error: &LexError) -> (String, Option<String>) {
 pub fn missing_module<'a>(name: &str, near: impl Iterator<Item = &'a str> + Clone) -> Failure {
     let hint = suggestion::did_you_mean(name, near).unwrap_or_else(|| {
         format!(
-            "Modules are sessions and agents; others are imported first: import \"std/{name}\" as {name};"
+            "Modules are sessions, agents and secrets; others are imported first: import \"std/{name}\" as {name};"
         )
     });
     Failure::hinted(format!("there is no module `{name}`"), hint)

@@ -11,7 +11,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -87,6 +87,10 @@ impl Terminal for FakeTerminal {
             self.err(prompt);
         }
         Ok(self.lines.borrow_mut().pop_front().unwrap_or(Line::End))
+    }
+
+    fn read_hidden(&self, _: &str) -> io::Result<Line> {
+        Ok(self.lines.borrow_mut().pop_front().unwrap_or(Line::Text("typed".into())))
     }
 
     fn bar(&self, _: &str, _: u64) -> Box<dyn super::Bar> {
@@ -190,10 +194,17 @@ impl Drop for FakeServer {
     }
 }
 
+/// What every call about secrets is answered.
+async fn secrets() -> Response {
+    Json(json!({"keys": ["API_KEY"]})).into_response()
+}
+
 fn router(held: Arc<Held>) -> Router {
     Router::new()
         .route("/v1/agents", get(agents).post(deploy))
         .route("/v1/agents/{name}", get(get_agent).delete(delete_agent))
+        .route("/v1/agents/{name}/secrets", get(secrets).patch(secrets))
+        .route("/v1/agents/{name}/secrets/{key}", delete(secrets))
         .route("/v1/sessions", get(sessions).post(create))
         .route("/v1/sessions/stats", get(stats))
         .route("/v1/sessions/watch", get(watch))

@@ -62,6 +62,9 @@ pub trait Terminal {
     fn width(&self) -> Option<usize>;
     /// The next line of stdin; the prompt goes to stderr, and only if stdin is a terminal.
     fn read_line(&self, prompt: &str) -> io::Result<Line>;
+    /// Asks for what must not be shown: at a terminal a line, typed unseen; else all of stdin, which must be UTF-8, without
+    /// a final new line.
+    fn read_hidden(&self, prompt: &str) -> io::Result<Line>;
     /// A bar on stderr that fills while `what` is done `total` times; nothing where stderr is no terminal.
     fn bar(&self, what: &str, total: u64) -> Box<dyn Bar>;
 }

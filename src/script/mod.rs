@@ -45,6 +45,7 @@ mod repl;
 mod resolver;
 mod runtime;
 mod secret;
+mod secrets;
 mod sequence;
 mod session;
 mod sessions;

@@ -14,13 +14,14 @@ use super::suggestion;
 const BOOK: &str = "https://rhai.rs/book/";
 
 /// The groups in their order, each with what stands above it. Others follow by name, then the modules of `std/`.
-const GROUPS: [(&str, &str); 17] = [
+const GROUPS: [(&str, &str); 18] = [
     (
         GLOBAL,
         "Under their own names, everywhere; those about sessions can be written `sessions::name(…)` too.",
     ),
     ("sessions::", "Written `sessions::name(…)`."),
     ("agents::", "Written `agents::name(…)`."),
+    ("secrets::", "Written `secrets::name(…)`: what agents keep secret. Values go in, and never come out."),
     ("Session", "One session, as it was when it was asked for: `refresh()` asks again."),
     (
         LISTS,
@@ -63,7 +64,7 @@ const CONTROL: &str = "Control";
 const FILES: &str = "Files and programs";
 
 /// The group of functions that are no type's own.
-const PLACES: [(&str, &str); 37] = [
+const PLACES: [(&str, &str); 38] = [
     ("ago", TIME),
     ("append_file", FILES),
     ("blob", TEXT),
@@ -91,6 +92,7 @@ const PLACES: [(&str, &str); 37] = [
     ("shorten", TEXT),
     ("show", OUTPUT),
     ("sleep", CONTROL),
+    ("stdin_is_terminal", CONTROL),
     ("success", OUTPUT),
     ("table", OUTPUT),
     ("terminal_width", OUTPUT),

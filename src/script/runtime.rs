@@ -66,11 +66,13 @@ pub enum Change {
     CancelRun,
     CreateSession,
     DeleteAgent,
+    DeleteSecret,
     DeleteSession,
     DeployAgent,
     EndSession,
     ResumeSession,
     SendMessage,
+    SetSecret,
 }
 
 impl Change {
@@ -79,11 +81,13 @@ impl Change {
             Self::CancelRun => ("cancelled", "run"),
             Self::CreateSession => ("created", "session"),
             Self::DeleteAgent => ("deleted", "agent"),
+            Self::DeleteSecret => ("deleted", "secret"),
             Self::DeleteSession => ("deleted", "session"),
             Self::DeployAgent => ("deployed", "agent"),
             Self::EndSession => ("ended", "session"),
             Self::ResumeSession => ("resumed", "session"),
             Self::SendMessage => ("sent", "message"),
+            Self::SetSecret => ("set", "secret"),
         };
         format!("{done} {count} {one}{}", if count == 1 { "" } else { "s" })
     }

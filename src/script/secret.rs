@@ -120,6 +120,7 @@ mod tests {
             "\"Authorization: Bearer abcdefgh\"",
             "let h = \"ss_Zm9vYmFyYmF6cXV4\"",
             "secrets::set(\"OPENAI\", \"v\")",
+            "secrets::set(\"notes\", #{ OPENAI: \"v\" })",
             "m[\"client_secret\"] = \"v\"",
             "fetch(\"https://ann:hunter2@example.org/\")",
             "`-----BEGIN PRIVATE KEY-----`",

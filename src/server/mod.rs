@@ -6,6 +6,7 @@ mod agents;
 mod error;
 mod request;
 mod runs;
+mod secrets;
 mod sessions;
 mod status;
 
@@ -18,7 +19,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -100,6 +101,8 @@ impl Server {
                 get(agents::list).post(agents::deploy).layer(DefaultBodyLimit::max(MAX_ARCHIVE)),
             )
             .route("/agents/{agent}", get(agents::get).delete(agents::delete))
+            .route("/agents/{agent}/secrets", get(secrets::list).patch(secrets::set))
+            .route("/agents/{agent}/secrets/{key}", delete(secrets::delete))
             .route("/sessions", get(sessions::list).post(sessions::create))
             .route("/sessions/resolve", get(sessions::resolve))
             .route("/sessions/stats", get(sessions::stats))

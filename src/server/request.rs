@@ -55,7 +55,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 
 /// The whole body. One that is too large is read on, within a bound, and thrown away: a client that still sends when its
 /// connection is closed never reads why.
-async fn read(request: Request) -> Result<Vec<u8>> {
+pub async fn read(request: Request) -> Result<Vec<u8>> {
     let mut stream = request.into_body().into_data_stream();
     let mut bytes = Vec::new();
     let mut length = 0;

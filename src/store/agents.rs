@@ -35,6 +35,8 @@ struct AgentRow {
     command: String,
     config: String,
     source_hash: String,
+    /// A JSON array.
+    secret_keys: String,
 }
 
 impl AgentRow {
@@ -44,7 +46,7 @@ impl AgentRow {
             id: parse("an agent's ID", &self.id)?,
             name: self.name,
             command: Some(self.command),
-            environment_keys: Vec::new(),
+            environment_keys: parse_json("the keys of an agent's secrets", &self.secret_keys)?,
             required_secrets: config.secrets,
             deps_status: DepsStatus::None,
             deps_error: None,
@@ -91,7 +93,8 @@ impl Store {
     /// The agents that are not deleted, latest deployment first.
     pub async fn agents(&self, limit: Option<u32>) -> Result<Vec<Agent>> {
         let rows: Vec<AgentRow> = sqlx::query_as(
-            "SELECT a.id, a.name, a.revision, a.created_at, a.updated_at, r.command, r.config, r.source_hash
+            "SELECT a.id, a.name, a.revision, a.created_at, a.updated_at, r.command, r.config, r.source_hash,
+             (SELECT json_group_array(key) FROM (SELECT key FROM secrets WHERE agent_id = a.id ORDER BY key)) AS secret_keys
              FROM agents a JOIN revisions r ON r.agent_id = a.id AND r.revision = a.revision
              WHERE a.deleted_at IS NULL ORDER BY a.updated_at DESC, a.name LIMIT $1",
         )
@@ -104,7 +107,8 @@ impl Store {
     /// The agent of this name or ID that is not deleted.
     pub async fn agent(&self, name_or_id: &str) -> Result<Option<Agent>> {
         let row: Option<AgentRow> = sqlx::query_as(
-            "SELECT a.id, a.name, a.revision, a.created_at, a.updated_at, r.command, r.config, r.source_hash
+            "SELECT a.id, a.name, a.revision, a.created_at, a.updated_at, r.command, r.config, r.source_hash,
+             (SELECT json_group_array(key) FROM (SELECT key FROM secrets WHERE agent_id = a.id ORDER BY key)) AS secret_keys
              FROM agents a JOIN revisions r ON r.agent_id = a.id AND r.revision = a.revision
              WHERE (a.id = $1 OR a.name = $1) AND a.deleted_at IS NULL",
         )
@@ -162,13 +166,19 @@ impl Store {
         Ok(revisions.into_iter().map(unsigned).collect())
     }
 
-    /// Marks an agent as deleted: its name is free again, and no session of it can be made.
+    /// Marks an agent as deleted: its name is free again, its secrets are gone, and no session of it can be made.
     pub async fn mark_agent_deleted(&self, agent: &AgentId, at: i64) -> Result<()> {
+        let mut transaction = self.write.begin().await?;
         sqlx::query("UPDATE agents SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL")
             .bind(agent.as_str())
             .bind(at)
-            .execute(&self.write)
+            .execute(&mut *transaction)
             .await?;
+        sqlx::query("DELETE FROM secrets WHERE agent_id = $1")
+            .bind(agent.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ mod import;
 mod open;
 mod retention;
 mod runs;
+mod secrets;
 mod sessions;
 mod stats;
 
@@ -22,6 +23,7 @@ pub use changes::Change;
 pub use error::StoreError;
 pub use retention::Size;
 pub use runs::{HistoryLine, NewRun, OpenRun, RunEnd, RunState};
+pub use secrets::StoredSecret;
 pub use sessions::{NewSession, StoredSession};
 
 /// What the store answers.

@@ -9,6 +9,7 @@ pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod query;
+pub mod secret;
 pub mod server;
 pub mod session;
 pub mod sse;
@@ -20,6 +21,7 @@ pub use event::{NumberedEvent, RunEvent};
 pub use ids::{AgentId, RunId, SessionId};
 pub use limits::AgentLimits;
 pub use query::{Extreme, Field, Grouping, Measure, Number, Order, SessionQuery, SessionStats, StatsQuery};
+pub use secret::Secret;
 pub use server::{Health, Isolation, ServerInfo, Version};
 pub use session::{
     CreateSession, EndReason, EndRow, Message, Role, SendMessage, Session, SessionEvent, SessionPage, Status,
