@@ -61,6 +61,10 @@ impl Terminal for Nobody {
         Ok(Line::End)
     }
 
+    fn read_hidden(&self, _: &str) -> io::Result<Line> {
+        Ok(Line::End)
+    }
+
     fn bar(&self, _: &str, _: u64) -> Box<dyn Bar> {
         Box::new(())
     }

@@ -24,6 +24,8 @@ mod stage;
 mod story;
 
 pub use conversation::{Conversation, OpenError};
+#[doc(hidden)]
+pub use frames::{Frame, Lines};
 pub use redaction::Redaction;
 pub use turn::TurnEnd;
 

@@ -30,6 +30,19 @@ fn file(name: &str, content: &str) -> Vec<u8> {
     entry(EntryType::Regular, name, "", content.as_bytes())
 }
 
+/// An extension of the next entry.
+fn pax(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let mut text = String::new();
+    for (key, value) in pairs {
+        let rest = format!(" {key}={value}\n");
+        // The length counts its own digits.
+        let length =
+            (rest.len()..).find(|length| length.to_string().len() + rest.len() == *length).expect("a length");
+        text += &format!("{length}{rest}");
+    }
+    entry(EntryType::XHeader, "extension", "", text.as_bytes())
+}
+
 fn gzip(entries: &[Vec<u8>]) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     for entry in entries {
@@ -117,6 +130,28 @@ fn nothing_leaves_the_folder() {
         vec![entry(EntryType::Symlink, "a", "b", b""), entry(EntryType::Link, "c", "a", b"")],
         vec![entry(EntryType::Symlink, "dir", ".", b""), file("dir/x", "x")],
         vec![entry(EntryType::Symlink, "x", "", b"")],
+        vec![entry(EntryType::Symlink, "a", ".", b""), entry(EntryType::Symlink, "b", "a/..", b"")],
+        // The second comes to lead out by what comes after it.
+        vec![
+            entry(EntryType::Directory, "d/", "", b""),
+            entry(EntryType::Symlink, "d/b", "../a/../..", b""),
+            entry(EntryType::Symlink, "a", "d", b""),
+        ],
+        vec![
+            entry(EntryType::Symlink, "1", ".", b""),
+            entry(EntryType::Symlink, "2", "1/1/1", b""),
+            entry(EntryType::Symlink, "3", "2/2/..", b""),
+        ],
+        vec![pax(&[("path", "../secret")]), file("a", "x")],
+        vec![pax(&[("path", "/etc/x")]), file("a", "x")],
+        vec![pax(&[("linkpath", "../secret")]), entry(EntryType::Symlink, "a", "b", b"")],
+        vec![pax(&[("linkpath", "/etc/passwd")]), entry(EntryType::Link, "a", "b", b"")],
+        vec![pax(&[("size", "99999999999")]), file("a", "x")],
+        vec![pax(&[("GNU.sparse.realsize", "99999999999")]), file("a", "x")],
+        vec![entry(EntryType::GNUSparse, "a", "", b"x")],
+        vec![entry(EntryType::GNULongName, "x", "", b"../secret\0"), file("a", "x")],
+        vec![entry(EntryType::GNULongLink, "x", "", b"../secret"), entry(EntryType::Symlink, "a", "b", b"")],
+        vec![entry(EntryType::XHeader, "x", "", b"no extension\n"), file("a", "x")],
         vec![entry(EntryType::Char, "null", "", b"")],
         vec![entry(EntryType::Block, "disk", "", b"")],
         vec![entry(EntryType::Fifo, "pipe", "", b"")],
@@ -143,6 +178,52 @@ fn bombs_are_refused() {
     // A long name of many megabytes, in an entry that the reader takes as a whole.
     let name = entry(EntryType::GNULongName, "x", "", "n".repeat(8 << 20).as_bytes());
     assert_eq!(refused(&[name, file("a", "")]).code(), ErrorCode::TooLarge);
+    for kind in [EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader] {
+        let name = entry(kind, "x", "", "n".repeat(100_000).as_bytes());
+        assert_eq!(refused(&[name, file("a", "")]).code(), ErrorCode::TooLarge);
+    }
+}
+
+#[test]
+fn long_and_odd_names_arrive() {
+    let place = Place::new();
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(120));
+    let (other, odd) = ("o".repeat(150), std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+    place
+        .unpack(&[
+            pax(&[("mtime", "1.5"), ("path", &long)]),
+            file("short", "pax"),
+            entry(EntryType::GNULongName, "././@LongLink", "", format!("{other}\0").as_bytes()),
+            file("short", "gnu"),
+            entry(EntryType::XGlobalHeader, "global", "", b"18 comment=ignored\n"),
+            entry(EntryType::GNULongLink, "././@LongLink", "", format!("{other}\0").as_bytes()),
+            entry(EntryType::Symlink, "link", "x", b""),
+            entry(EntryType::GNULongName, "././@LongLink", "", b"\xff\xfe"),
+            file("short", "odd"),
+            file("Case", "upper"),
+            file("case", "lower"),
+        ])
+        .expect("unpacked");
+    let read = |name: &Path| std::fs::read_to_string(place.src().join(name)).expect("a file");
+    assert_eq!(read(Path::new(&long)), "pax");
+    assert_eq!(read(Path::new(&other)), "gnu");
+    assert_eq!(read(Path::new("link")), "gnu");
+    assert_eq!(read(Path::new(odd)), "odd");
+    assert_eq!((read(Path::new("Case")), read(Path::new("case"))), ("upper".into(), "lower".into()));
+    assert!(!place.src().join("short").exists());
+}
+
+#[test]
+fn links_in_a_circle_lead_nowhere() {
+    let place = Place::new();
+    place
+        .unpack(&[
+            entry(EntryType::Symlink, "a", "b/x", b""),
+            entry(EntryType::Symlink, "b", "a", b""),
+            entry(EntryType::Symlink, "self", "self", b""),
+            entry(EntryType::Symlink, "gone", "missing/../x", b""),
+        ])
+        .expect("unpacked");
 }
 
 #[test]
@@ -176,7 +257,7 @@ proptest! {
             })
             .collect();
         let place = Place::new();
-        let _ = place.unpack(&bytes);
+        let unpacked = place.unpack(&bytes);
         prop_assert_eq!(std::fs::read_dir(place.0.path()).expect("a folder").count(), 2);
         prop_assert_eq!(std::fs::read_to_string(place.0.path().join("secret")).expect("a file"), "secret");
         let mut kinds = BTreeMap::new();
@@ -186,6 +267,11 @@ proptest! {
                 let path = found.expect("an entry").path();
                 let kind = path.symlink_metadata().expect("it").file_type();
                 prop_assert!(!kind.is_fifo() && !kind.is_char_device());
+                if let Ok(real) = path.canonicalize() {
+                    let inside = place.src().canonicalize().expect("it");
+                    // What was refused half way may still have its links.
+                    prop_assert!(unpacked.is_err() || real.starts_with(&inside), "{} leads to {}", path.display(), real.display());
+                }
                 if kind.is_dir() {
                     folders.push(path);
                 } else {
