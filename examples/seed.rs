@@ -162,6 +162,7 @@ pub fn seed(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
                 revision: 1,
                 command: "sh agent.sh".to_owned(),
                 source_hash: SourceHash::default().finish(&config),
+                deps: None,
                 config,
                 at: options.now - 31 * DAY + i64::from(number) * MINUTE,
             };

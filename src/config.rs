@@ -24,6 +24,11 @@ pub struct Key {
 /// Every key, in alphabetical order; the README's table is checked against it.
 pub const KEYS: &[Key] = &[
     Key {
+        name: "dependencies.timeout",
+        default: "10m",
+        about: "how long installing an agent's dependencies may take",
+    },
+    Key {
         name: "retention.ended",
         default: "30d",
         about: "how long ended sessions with their transcripts are kept before they are forgotten, or `never`",
@@ -70,6 +75,29 @@ pub const KEYS: &[Key] = &[
         about: "how long an agent may take until it waits for its first message",
     },
     Key { name: "turn.timeout", default: "10m", about: "how long a turn may take" },
+];
+
+/// Variables that those who install dependencies are given as they are: where packages come from, and by which way.
+const INSTALL_ENV: [&str; 19] = [
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NODE_EXTRA_CA_CERTS",
+    "NO_PROXY",
+    "NPM_CONFIG_REGISTRY",
+    "PIP_CERT",
+    "PIP_DEFAULT_TIMEOUT",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_INDEX_URL",
+    "PIP_TRUSTED_HOST",
+    "SSL_CERT_FILE",
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "npm_config_registry",
 ];
 
 /// How agents are isolated.
@@ -161,6 +189,9 @@ pub struct Config {
     pub turn_quiet: Duration,
     pub startup_timeout: Duration,
     pub turn_timeout: Duration,
+    pub dependencies_timeout: Duration,
+    /// Variables of this process that say where packages come from.
+    pub install_env: Vec<(String, String)>,
     /// Where programs are looked for.
     pub search_path: String,
     /// Keys that encrypt agents' secrets instead of the one in the home's `secret.key`.
@@ -300,6 +331,11 @@ impl Settings {
             startup_timeout: self.read("turn.startup_timeout", DURATION, minutes(2), duration)?,
             turn_timeout: self.read("turn.timeout", DURATION, minutes(10), duration)?,
             search_path: environment("PATH").unwrap_or_default(),
+            dependencies_timeout: self.read("dependencies.timeout", DURATION, minutes(10), duration)?,
+            install_env: INSTALL_ENV
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), environment(name)?)))
+                .collect(),
             secret_key: environment("SUPERSERVE_SECRET_KEY").map(Secret::new),
             clock: test_clock()?,
             home: self.home,

@@ -26,6 +26,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("", "--version", "the_version_is_told"),
     ("", "--yes", "questions_never_hang"),
     ("deploy", "--dir", "a_folder_with_its_yaml"),
+    ("deploy", "--no-wait", "a_message_waits_until_they_are_installed"),
     ("deploy", "--name", "a_script_under_a_name"),
     ("help functions", "--markdown", "the_page_of_functions_is_what_the_program_prints"),
     ("ops count-messages", "--agent", "count_messages"),
@@ -86,6 +87,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
 
 /// Setting, and the test that shows what it does.
 const SETTINGS: &[(&str, &str)] = &[
+    ("dependencies.timeout", "an_installation_that_takes_too_long_is_stopped"),
     ("retention.ended", "what_is_past_its_time_goes_and_nothing_else"),
     ("retention.events", "what_is_past_its_time_goes_and_nothing_else"),
     ("sandbox", "serve_takes_a_kind_of_sandbox"),

@@ -21,6 +21,7 @@ mod bad_input;
 mod bundled_scripts;
 mod cancel;
 mod completions;
+mod dependencies;
 mod deploy;
 mod diagnostics;
 mod dry_run;

@@ -331,6 +331,8 @@ mod tests {
         let home = tempfile::tempdir().expect("a home");
         let config = Config {
             secret_key: None,
+            dependencies_timeout: Duration::from_secs(600),
+            install_env: Vec::new(),
             home: home.path().to_owned(),
             sandbox: SandboxChoice::Auto,
             only_full: false,

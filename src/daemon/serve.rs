@@ -210,6 +210,8 @@ fn platform_options(config: &Config, options: &Serve) -> Result<platform::Option
         drain: if options.throwaway { Duration::ZERO } else { DRAIN },
         max_upload: MAX_ARCHIVE as u64,
         path: config.search_path.clone(),
+        install_limit: config.dependencies_timeout,
+        install_env: config.install_env.clone(),
         vault: Vault::new(&config.home, config.secret_key.as_ref())?,
     })
 }

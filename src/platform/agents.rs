@@ -5,10 +5,11 @@ use std::path::Path;
 use futures_util::stream::{self, StreamExt};
 
 use super::archive::{self, Bounds};
+use super::plan::Plan;
 use super::workspace::NEW;
 use super::{ENDS_AT_ONCE, Error, Platform, Result, Upload, blocking, command};
 use crate::store::NewRevision;
-use crate::wire::agent::{MAX_NAME, is_agent_name};
+use crate::wire::agent::{DepsStatus, MAX_NAME, is_agent_name};
 use crate::wire::{self, AgentId, EndReason};
 
 impl Platform {
@@ -63,13 +64,16 @@ impl Platform {
         let place = self.0.layout.revision(&id, revision);
         let new = place.with_extension(NEW);
         let layout = self.0.layout.clone();
-        let hash = {
-            let (layout, new) = (layout.clone(), new.clone());
+        let read = {
+            let (layout, new, config) = (layout.clone(), new.clone(), config.clone());
+            let (line, path) = (line.clone(), self.0.options.path.clone());
             blocking(move || {
                 layout.wipe(&new)?;
                 make(new.parent().unwrap_or(&new))?;
                 make(&new)?;
-                archive::unpack(&archive, &new.join("src"), Bounds::default())
+                let hash = archive::unpack(&archive, &new.join("src"), Bounds::default())?.finish(&config);
+                let plan = Plan::of(&new.join("src"), &line, &path, &hash)?;
+                Ok((hash, plan.map(|plan| plan.hash)))
             })
             .await
         };
@@ -79,21 +83,20 @@ impl Platform {
                 .filter(|agent| agent.source_hash == hash && agent.command.as_deref() == Some(&line))
                 .cloned()
         };
-        let hash = hash.map(|hash| hash.finish(&config));
-        let keep = match &hash {
-            Ok(hash) => unchanged(hash),
+        let keep = match &read {
+            Ok((hash, _)) => unchanged(hash),
             Err(_) => None,
         };
-        if keep.is_some() || hash.is_err() {
+        if keep.is_some() || read.is_err() {
             let first = current.is_none();
             blocking(move || layout.wipe(if first { new.parent().unwrap_or(&new) } else { &new })).await?;
-            return match (hash, keep) {
+            return match (read, keep) {
                 (Err(error), _) => Err(error),
-                (Ok(_), Some(agent)) => Ok(agent),
+                (Ok(_), Some(agent)) => self.try_again(agent).await,
                 (Ok(_), None) => Err(Error::Internal("comparing revisions")),
             };
         }
-        let source_hash = hash?;
+        let (source_hash, deps) = read?;
         blocking(move || {
             // What a deployment left that was never finished.
             layout.wipe(&place)?;
@@ -105,20 +108,48 @@ impl Platform {
         })
         .await?;
         let at = self.0.clock.now_millis();
-        let put = NewRevision { id: id.clone(), name, revision, command: line, config, source_hash, at };
+        let put =
+            NewRevision { id: id.clone(), name, revision, command: line, config, source_hash, deps, at };
         self.0.store.put_revision(&put).await?;
         if let Err(error) = self.drop_unused(&id, false).await {
             tracing::warn!(agent = %id, %error, "old revisions of an agent cannot be removed");
         }
+        self.install_for(&id, revision, false).await?;
         self.agent(id.as_str()).await
+    }
+
+    /// Installs again what could not be installed before.
+    async fn try_again(&self, agent: wire::Agent) -> Result<wire::Agent> {
+        if agent.deps_status != DepsStatus::Failed {
+            return Ok(agent);
+        }
+        self.install_for(&agent.id, agent.revision, true).await?;
+        self.agent(agent.id.as_str()).await
+    }
+
+    /// Begins to install what a revision asks for, unless it is there, or could not be installed and is not to be tried `again`.
+    async fn install_for(&self, id: &AgentId, number: u64, again: bool) -> Result<()> {
+        let revision = self.0.store.revision(id, number).await?;
+        let Some(hash) = revision.and_then(|revision| revision.deps) else { return Ok(()) };
+        let status =
+            self.0.store.dependencies(&hash).await?.map_or(DepsStatus::Building, |(status, _)| status);
+        match status {
+            DepsStatus::Building => {}
+            DepsStatus::Failed if again => {
+                let at = self.0.clock.now_millis();
+                self.0.store.set_dependencies(&hash, DepsStatus::Building, None, at).await?;
+            }
+            DepsStatus::Failed | DepsStatus::None | DepsStatus::Ready => return Ok(()),
+        }
+        self.0.install(&hash, id, number).await.map(drop)
     }
 
     /// Removes the code of the revisions that nobody needs any more, or only counts them.
     pub(super) async fn drop_unused(&self, id: &AgentId, dry_run: bool) -> Result<u64> {
-        let _revisions = self.0.revisions.write().await;
+        let revisions = self.0.revisions.write().await;
         let used = self.0.store.used_revisions(id).await?;
         let (layout, folder) = (self.0.layout.clone(), self.0.layout.agent(id));
-        blocking(move || {
+        let count = blocking(move || {
             let mut count = 0;
             for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
@@ -131,7 +162,12 @@ impl Platform {
             }
             Ok(count)
         })
-        .await
+        .await?;
+        drop(revisions);
+        if !dry_run {
+            self.drop_unused_dependencies().await?;
+        }
+        Ok(count)
     }
 
     /// All agents, latest deployment first.
@@ -178,7 +214,8 @@ impl Platform {
         }
         let (layout, folder) = (self.0.layout.clone(), self.0.layout.agent(id));
         blocking(move || layout.wipe(&folder)).await?;
-        Ok(self.0.store.forget_deleted_agents().await?)
+        self.0.store.forget_deleted_agents().await?;
+        self.drop_unused_dependencies().await
     }
 }
 

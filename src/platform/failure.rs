@@ -52,6 +52,11 @@ impl Failure {
         }
     }
 
+    /// What the agent needs besides its code can't be installed.
+    pub fn dependencies(log: &str) -> Self {
+        Self::new("dependencies_failed", "The agent's dependencies cannot be installed").with_stderr(log)
+    }
+
     /// The agent ended or hung before its first message.
     pub fn not_opened(error: OpenError, limit: Duration) -> Self {
         match error {

@@ -5,8 +5,10 @@ mod agents;
 mod archive;
 mod backup;
 mod command;
+mod dependencies;
 mod error;
 mod failure;
+mod plan;
 mod recovery;
 mod retention;
 mod room;
@@ -34,7 +36,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{RwLock, mpsc, oneshot};
+use tokio::sync::{RwLock, mpsc, oneshot, watch as watch_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,6 +52,8 @@ use actor::{Actor, Answer, Command};
 use stream::Broadcast;
 use workspace::Layout;
 
+#[doc(hidden)]
+pub use archive::{Bounds, unpack};
 pub use error::{Error, Result};
 pub use stream::RunStream;
 pub use watch::SessionStream;
@@ -82,6 +86,10 @@ pub struct Options {
     pub max_upload: u64,
     /// The PATH on which interpreters are looked up.
     pub path: String,
+    /// How long installing an agent's dependencies may take.
+    pub install_limit: Duration,
+    /// Variables for those who install: package indexes, proxies.
+    pub install_env: Vec<(String, String)>,
     /// What encrypts the agents' secrets.
     pub vault: Vault,
 }
@@ -128,6 +136,8 @@ struct Inner {
     collecting: tokio::sync::Mutex<()>,
     /// One change of secrets at a time.
     secrets: tokio::sync::Mutex<()>,
+    /// What is being installed, by its hash: each goes when it is over.
+    installing: Mutex<HashMap<String, watch_channel::Receiver<()>>>,
     /// Read while a session is made of a revision, written while revisions go.
     revisions: RwLock<()>,
     /// No new runs.
@@ -160,6 +170,7 @@ impl Platform {
             deploying: tokio::sync::Mutex::default(),
             collecting: tokio::sync::Mutex::default(),
             secrets: tokio::sync::Mutex::default(),
+            installing: Mutex::default(),
             revisions: RwLock::default(),
             stop: CancellationToken::new(),
             deadline: OnceLock::new(),

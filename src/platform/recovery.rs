@@ -34,6 +34,9 @@ impl Platform {
                 tracing::warn!(%agent, %error, "cannot finish the deletion of an agent");
             }
         }
+        if let Err(error) = self.recover_dependencies().await {
+            tracing::warn!(%error, "cannot go on with installing dependencies");
+        }
         let layout = self.0.layout.clone();
         blocking(move || {
             half_made.extend(layout.half_deployed());

@@ -90,6 +90,8 @@ impl Stage {
             drain: Duration::from_millis(200),
             max_upload: 10 << 20,
             path: self.path.clone(),
+            install_limit: Duration::from_secs(60),
+            install_env: Vec::new(),
             vault: Vault::new(self.home.path(), None).expect("a vault"),
         }
     }

@@ -11,14 +11,14 @@ use zeroize::Zeroize;
 
 use super::failure::Failure;
 use super::workspace::{HISTORY, TURN};
-use super::{Error, Inner, command, runtimes};
+use super::{Error, Inner, command, dependencies, runtimes};
 use crate::harness::{Conversation, Redaction};
 use crate::sandbox::{Exit, Inside, Limits, Process, Sandbox, Spec, StartError, Tree};
 use crate::store::{Revision, StoredSession};
 use crate::wire::{Isolation, Secret};
 
 /// The PATH of a sandbox that shows the system's folders alone.
-const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A session's running agent. Dropping it kills it.
 pub struct Agent {
@@ -31,10 +31,10 @@ pub struct Agent {
 }
 
 /// Counts an agent's processes as long as there are any.
-struct Live(Arc<AtomicU64>);
+pub struct Live(Arc<AtomicU64>);
 
 impl Live {
-    fn new(count: &Arc<AtomicU64>) -> Self {
+    pub fn new(count: &Arc<AtomicU64>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count.clone())
     }
@@ -151,9 +151,16 @@ async fn launch(
     let src = inner.layout.revision(&stored.session.agent_id, stored.revision).join("src");
     {
         let (folders, layout, sandbox) = (folders.clone(), inner.layout.clone(), sandbox.clone());
-        super::blocking(move || folders.prepare(&src, &history, &layout, sandbox.as_ref(), uid))
-            .await
-            .map_err(|error| Failure::own(&error))?;
+        let deps = revision.deps.as_deref().map(|hash| inner.layout.dependencies(hash));
+        super::blocking(move || {
+            folders.prepare(&src, &history, &layout, sandbox.as_ref(), uid)?;
+            match deps {
+                Some(deps) => folders.place_dependencies(&deps, sandbox.as_ref(), uid),
+                None => Ok(()),
+            }
+        })
+        .await
+        .map_err(|error| Failure::own(&error))?;
     }
     let mut spec =
         spec(inner, sandbox.as_ref(), stored, revision, turn, uid).map_err(|error| Failure::own(&error))?;
@@ -183,6 +190,7 @@ fn spec(
 ) -> Result<Spec, Error> {
     let folders = inner.layout.session(&stored.session.id);
     let mut argv = command::argv(&revision.command)?;
+    let asked = argv.first().cloned().unwrap_or_default();
     let runtime = argv.first().and_then(|program| runtimes::find(program, &inner.options.path));
     let mut path = match sandbox.isolation() {
         Isolation::None => inner.options.path.clone(),
@@ -206,12 +214,20 @@ fn spec(
         home: folders.home,
         runtime: folders.runtime,
         read_only,
+        shown: Vec::new(),
         network: revision.config.network,
         limits: Limits::from(&revision.config.limits),
         uid,
     };
     let inside = sandbox.inside(&spec);
+    let mut more = Vec::new();
+    if let Some(hash) = &revision.deps {
+        let mounts = sandbox.mounts();
+        let folder = inner.layout.dependencies(hash);
+        more = dependencies::show(&folder, mounts, &mut spec, &mut path, &inner.options.path, &asked);
+    }
     spec.env = environment(&inside, stored, turn, path);
+    spec.env.extend(more);
     Ok(spec)
 }
 

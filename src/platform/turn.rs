@@ -480,6 +480,12 @@ impl Order {
         if waited && let Some(gone) = agent.take() {
             gone.conversation.kill().await;
         }
+        let ready = tokio::select! {
+            biased;
+            ready = self.wait_for_dependencies(output) => ready,
+            () = cancel.cancelled() => return Ok(TurnEnd::Cancelled { exited: true }),
+        };
+        ready?;
         let started = tokio::select! {
             biased;
             started = start::start(&self.inner, &self.stored, &self.revision, self.turn, starting) => started?,
@@ -487,6 +493,15 @@ impl Order {
         };
         let started = agent.insert(started);
         Ok(started.conversation.turn(&self.prompt, &message, self.turn, output, cancel).await)
+    }
+}
+
+impl Order {
+    /// Waits until what the agent needs is installed, and says so if that takes a while.
+    async fn wait_for_dependencies(&self, output: &mpsc::Sender<Output>) -> Result<(), Failure> {
+        let Some(hash) = &self.revision.deps else { return Ok(()) };
+        let agent = &self.stored.session.agent_id;
+        self.inner.wait_for_dependencies(hash, agent, self.stored.revision, output).await
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode};
 use serde_json::json;
 
-use super::{Error, Result};
+use super::{Error, Result, dependencies};
 use crate::sandbox::Sandbox;
 use crate::store::HistoryLine;
 use crate::wire::{AgentId, Role, SessionId};
@@ -48,7 +48,7 @@ impl Layout {
     /// The layout under a state folder; makes the folders that it consists of.
     pub fn new(home: &Path) -> Result<Self> {
         let layout = Self { home: home.to_owned() };
-        for folder in [layout.agents(), layout.sessions(), layout.trash()] {
+        for folder in [layout.agents(), layout.all_dependencies(), layout.sessions(), layout.trash()] {
             make_private(&folder)?;
         }
         Ok(layout)
@@ -56,6 +56,15 @@ impl Layout {
 
     pub fn agents(&self) -> PathBuf {
         self.home.join("agents")
+    }
+
+    pub fn all_dependencies(&self) -> PathBuf {
+        self.home.join("deps")
+    }
+
+    /// What was installed for this hash.
+    pub fn dependencies(&self, hash: &str) -> PathBuf {
+        self.all_dependencies().join(hash)
     }
 
     pub fn sessions(&self) -> PathBuf {
@@ -164,6 +173,18 @@ impl Folders {
         self.write_history(history)
     }
 
+    /// Makes the place where the session sees what was installed for its agent. Blocks.
+    pub fn place_dependencies(&self, deps: &Path, sandbox: &dyn Sandbox, uid: u32) -> Result<()> {
+        let mounts = sandbox.mounts();
+        if dependencies::place_node(deps, mounts, &self.workspace)
+            .map_err(failed("write", &self.workspace))?
+        {
+            let place = self.workspace.join(dependencies::NODE_FOLDER);
+            sandbox.own(uid, &place).map_err(failed("give away", &place))?;
+        }
+        Ok(())
+    }
+
     fn write_history(&self, lines: &[HistoryLine]) -> Result<()> {
         let path = self.runtime.join(HISTORY);
         let new = self.runtime.join("history.tmp");
@@ -209,6 +230,12 @@ fn make_private(path: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make", path))
 }
 
+/// Makes a folder that everybody may enter who reaches it.
+pub fn make_open(path: &Path) -> Result<()> {
+    DirBuilder::new().create(path).map_err(failed("make", path))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(failed("make", path))
+}
+
 fn make_fifo(path: &Path) -> Result<()> {
     match path.symlink_metadata() {
         Ok(meta) if std::os::unix::fs::FileTypeExt::is_fifo(&meta.file_type()) => return Ok(()),
@@ -223,7 +250,7 @@ fn make_fifo(path: &Path) -> Result<()> {
 }
 
 /// Copies a folder as it is: modes kept, links as links. `to` must not exist.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut folders = VecDeque::from([(from.to_owned(), to.to_owned())]);
     while let Some((from, to)) = folders.pop_front() {
         DirBuilder::new().mode(0o755).create(&to).map_err(failed("make", &to))?;

@@ -51,6 +51,10 @@ impl Sandbox for Bwrap {
         Isolation::Full
     }
 
+    fn mounts(&self) -> bool {
+        true
+    }
+
     fn inside(&self, _spec: &Spec) -> Inside {
         native::inside()
     }
@@ -156,6 +160,10 @@ fn arguments(spec: &Spec, binary: &i32, files: &mut Vec<OwnedFd>) -> io::Result<
     add(&[&"--ro-bind", &spec.runtime, &"/run/superserve"]);
     for path in spec.read_only.iter().filter(|path| !path.starts_with("/usr")) {
         add(&[&"--ro-bind", path, path]);
+    }
+    for shown in &spec.shown {
+        let bind = if shown.writable { "--bind" } else { "--ro-bind" };
+        add(&[&bind, &shown.host, &shown.inside]);
     }
     // Not by its path, which another build may have taken since.
     add(&[&"--ro-bind", &PathBuf::from(format!("/proc/self/fd/{binary}")), &BINARY]);

@@ -58,6 +58,10 @@ impl Sandbox for Landlock {
         Isolation::Reduced
     }
 
+    fn mounts(&self) -> bool {
+        false
+    }
+
     fn inside(&self, spec: &Spec) -> Inside {
         Inside { workspace: spec.workspace.clone(), home: spec.home.clone(), runtime: spec.runtime.clone() }
     }

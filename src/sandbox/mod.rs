@@ -158,10 +158,20 @@ pub struct Spec {
     pub runtime: PathBuf,
     /// Host folders that are seen read-only at the same path inside (an interpreter under somebody's home, say).
     pub read_only: Vec<PathBuf>,
+    /// Host folders that are seen at other paths inside; only where [`Sandbox::mounts`].
+    pub shown: Vec<Shown>,
     pub network: Network,
     pub limits: Limits,
     /// The host uid that this session's files belong to; used only where the server is a privileged root.
     pub uid: u32,
+}
+
+/// A host folder that is seen at another path inside.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Shown {
+    pub host: PathBuf,
+    pub inside: PathBuf,
+    pub writable: bool,
 }
 
 /// A started agent. Dropping it kills the whole tree.
@@ -196,6 +206,8 @@ pub trait Sandbox: Send + Sync {
     fn name(&self) -> &'static str;
     /// How well it keeps agents apart from the machine.
     fn isolation(&self) -> Isolation;
+    /// Whether folders can be seen at other paths inside than on the host.
+    fn mounts(&self) -> bool;
     /// Where the agent sees the folders of `spec`. Environment values that name them are the caller's to build.
     fn inside(&self, spec: &Spec) -> Inside;
     /// Gives `path` and all below it to the session with that uid, without following links; does nothing where

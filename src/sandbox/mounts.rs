@@ -86,6 +86,10 @@ impl Sources {
                 .iter()
                 .filter(|path| !path.starts_with("/usr"))
                 .map(|path| Ok((path.clone(), detach(path, READ_ONLY | NO_SUID | NO_DEVICES)?)))
+                .chain(order.spec.shown.iter().map(|shown| {
+                    let read_only = if shown.writable { 0 } else { READ_ONLY };
+                    Ok((shown.inside.clone(), detach(&shown.host, read_only | NO_SUID | NO_DEVICES)?))
+                }))
                 .collect::<Result<_, Failure>>()?,
         })
     }

@@ -34,6 +34,10 @@ impl Sandbox for Native {
         Isolation::Full
     }
 
+    fn mounts(&self) -> bool {
+        true
+    }
+
     fn inside(&self, _spec: &Spec) -> Inside {
         inside()
     }

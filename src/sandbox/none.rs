@@ -31,6 +31,10 @@ impl Sandbox for None {
         Isolation::None
     }
 
+    fn mounts(&self) -> bool {
+        false
+    }
+
     fn inside(&self, spec: &Spec) -> Inside {
         Inside { workspace: spec.workspace.clone(), home: spec.home.clone(), runtime: spec.runtime.clone() }
     }

@@ -67,6 +67,7 @@ pub(super) async fn probe(sandbox: &dyn Sandbox, scratch: &Path, uid: u32) -> Re
         home: make("home").map_err(broken)?,
         runtime: make("runtime").map_err(broken)?,
         read_only: Vec::new(),
+        shown: Vec::new(),
         network: Network::None,
         limits: Limits::default(),
         uid,

@@ -195,6 +195,7 @@ mod tests {
                 home: "/h".into(),
                 runtime: "/r".into(),
                 read_only: vec!["/opt/a b".into()],
+                shown: Vec::new(),
                 network: crate::wire::Network::Host,
                 limits: crate::sandbox::Limits::default(),
                 uid: 5,

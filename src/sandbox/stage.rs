@@ -241,6 +241,7 @@ impl Stage {
             home: self.path("home"),
             runtime: self.path("runtime"),
             read_only: Vec::new(),
+            shown: Vec::new(),
             network: Network::None,
             limits: Limits::default(),
             uid: SESSION,

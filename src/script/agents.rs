@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use rhai::plugin::*;
 use rhai::{Map, NativeCallContext};
@@ -19,6 +20,10 @@ use crate::client::{self, Package};
 use crate::wire::agent::{DepsStatus, is_agent_name};
 use crate::wire::{self, AgentId, ErrorCode, Timestamp};
 
+/// How long until it is looked again whether dependencies are installed: twice as long each time, up to the last.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// An agent as the server last told it. `Agent` in scripts.
 #[derive(Clone, Debug)]
 pub struct Agent {
@@ -34,7 +39,7 @@ impl From<wire::Agent> for Agent {
 }
 
 impl Agent {
-    pub const FIELDS: [&'static str; 10] = [
+    pub const FIELDS: [&'static str; 12] = [
         "id",
         "name",
         "command",
@@ -45,6 +50,8 @@ impl Agent {
         "created_at",
         "updated_at",
         "deployed",
+        "deps_status",
+        "deps_error",
     ];
 
     pub fn id(&self) -> String {
@@ -61,6 +68,8 @@ impl Agent {
             "command" => agent.command.as_deref().unwrap_or_default().into(),
             "created_at" => Dynamic::from(Moment(agent.created_at)),
             "deployed" => self.deployed.into(),
+            "deps_error" => agent.deps_error.as_deref().unwrap_or_default().into(),
+            "deps_status" => agent.deps_status.as_str().into(),
             "id" => agent.id.as_str().into(),
             "limits" => limits(agent).into(),
             "name" => agent.name.as_str().into(),
@@ -98,7 +107,10 @@ fn known(runtime: &Runtime, name: &str) -> Result<Option<wire::Agent>, Failure> 
 fn deploy(runtime: &Runtime, path: &Path, name: Option<&str>) -> Result<Agent, Failure> {
     let package = Package::from_path(path, name)?;
     let before = known(runtime, &package.name)?;
-    if let Some(agent) = before.clone().filter(|agent| agent.source_hash == package.source_hash) {
+    if let Some(agent) = before.clone().filter(|agent| {
+        // What could not be installed is tried again.
+        agent.source_hash == package.source_hash && agent.deps_status != DepsStatus::Failed
+    }) {
         return Ok(agent.into());
     }
     if runtime.options().dry_run {
@@ -110,6 +122,43 @@ fn deploy(runtime: &Runtime, path: &Path, name: Option<&str>) -> Result<Agent, F
     runtime.changed(Change::DeployAgent);
     runtime.err(&format!("Deployed {} (revision {})\n", agent.name, agent.revision));
     Ok(Agent { agent: Rc::new(agent), deployed: true })
+}
+
+/// The agent when its dependencies are installed.
+fn installed(runtime: &Runtime, agent: &Agent) -> Result<Agent, Failure> {
+    let mut told = false;
+    let mut pause = FIRST_LOOK;
+    let mut now = agent.clone();
+    loop {
+        match now.agent.deps_status {
+            DepsStatus::None | DepsStatus::Ready => {
+                if told {
+                    runtime.err("Installed\n");
+                }
+                return Ok(now);
+            }
+            DepsStatus::Failed => {
+                return Err(Failure::Run {
+                    message: format!("The dependencies of {} cannot be installed", now.agent.name),
+                    code: Some("dependencies_failed".into()),
+                    stderr: now.agent.deps_error.clone(),
+                });
+            }
+            DepsStatus::Building => {}
+        }
+        if !told {
+            told = true;
+            runtime.err(&format!("Installing the dependencies of {}…\n", now.agent.name));
+        }
+        runtime.block_on(async {
+            tokio::time::sleep(pause).await;
+            Ok(())
+        })?;
+        pause = (pause * 2).min(LAST_LOOK);
+        let id = now.id();
+        let agent = runtime.call(|client| async move { client.agent(&id).await })?;
+        now = Agent { agent: Rc::new(agent), deployed: now.deployed };
+    }
 }
 
 /// What `--dry-run` gives for an agent that was not deployed: with an ID of zeros.
@@ -346,6 +395,37 @@ pub mod agent_methods {
     #[rhai_fn(get = "updated_at", pure)]
     pub fn updated_at(agent: &mut Agent) -> Time {
         Moment(agent.agent.updated_at)
+    }
+
+    /// How far its dependencies are: `none` (it asks for none), `building`, `ready` or `failed`.
+    ///
+    /// ```rhai
+    /// print(agents::get("notes").deps_status);
+    /// ```
+    #[rhai_fn(get = "deps_status", pure)]
+    pub fn deps_status(agent: &mut Agent) -> String {
+        agent.agent.deps_status.as_str().to_owned()
+    }
+
+    /// The end of the log of an installation that failed; `""` if none has.
+    ///
+    /// ```rhai
+    /// for a in agents::list() { if a.deps_status == "failed" { print(a.deps_error); } }
+    /// ```
+    #[rhai_fn(get = "deps_error", pure)]
+    pub fn deps_error(agent: &mut Agent) -> String {
+        agent.agent.deps_error.clone().unwrap_or_default()
+    }
+
+    /// Waits until its dependencies are installed, which it says on stderr if it takes a while; the agent as it is then. At
+    /// once if it asks for none. Errors: they can't be installed (`dependencies_failed`), with the end of the log; `not_found`.
+    ///
+    /// ```rhai
+    /// let agent = agents::deploy("examples/notes").installed();
+    /// ```
+    #[rhai_fn(pure, volatile, return_raw)]
+    pub fn installed(ctx: NativeCallContext, agent: &mut Agent) -> Fallible<Agent> {
+        super::installed(&Runtime::of(&ctx)?, agent).at(&ctx)
     }
 
     /// Whether the call that gave this agent deployed it.

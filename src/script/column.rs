@@ -117,7 +117,7 @@ fn is_known_key(item: &Dynamic, name: &str) -> bool {
 
 /// Refuses fields that nothing has, before something is done whose result couldn't be shown then.
 pub fn check(engine: &Engine, fields: &[String]) -> Result<(), Failure> {
-    let others = ["deps_error", "deps_status", "duration_ms", "environment_keys", "required_secrets", "text"];
+    let others = ["duration_ms", "environment_keys", "required_secrets", "text"];
     let known: Vec<&str> = Field::ALL
         .into_iter()
         .map(Field::name)

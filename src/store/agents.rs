@@ -14,6 +14,8 @@ pub struct NewRevision {
     pub command: String,
     pub config: AgentConfig,
     pub source_hash: String,
+    /// The hash of what it asks to have installed.
+    pub deps: Option<String>,
     /// Milliseconds since the Unix epoch.
     pub at: i64,
 }
@@ -23,6 +25,8 @@ pub struct NewRevision {
 pub struct Revision {
     pub command: String,
     pub config: AgentConfig,
+    /// The hash of what it asks to have installed.
+    pub deps: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -37,6 +41,9 @@ struct AgentRow {
     source_hash: String,
     /// A JSON array.
     secret_keys: String,
+    deps: Option<String>,
+    deps_status: Option<String>,
+    deps_error: Option<String>,
 }
 
 impl AgentRow {
@@ -48,8 +55,12 @@ impl AgentRow {
             command: Some(self.command),
             environment_keys: parse_json("the keys of an agent's secrets", &self.secret_keys)?,
             required_secrets: config.secrets,
-            deps_status: DepsStatus::None,
-            deps_error: None,
+            deps_status: match (self.deps, self.deps_status) {
+                (None, _) => DepsStatus::None,
+                (Some(_), None) => DepsStatus::Building,
+                (Some(_), Some(status)) => parse("the state of dependencies", &status)?,
+            },
+            deps_error: self.deps_error,
             created_at: Timestamp::from_millis(self.created_at),
             updated_at: Timestamp::from_millis(self.updated_at),
             revision: unsigned(self.revision),
@@ -75,8 +86,8 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         sqlx::query(
-            "INSERT INTO revisions (agent_id, revision, command, config, source_hash, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO revisions (agent_id, revision, command, config, source_hash, created_at, deps)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(new.id.as_str())
         .bind(signed(new.revision))
@@ -84,8 +95,19 @@ impl Store {
         .bind(to_json("an agent's configuration", &new.config)?)
         .bind(&new.source_hash)
         .bind(new.at)
+        .bind(&new.deps)
         .execute(&mut *transaction)
         .await?;
+        if let Some(deps) = &new.deps {
+            sqlx::query(
+                "INSERT INTO dependencies (hash, status, updated_at) VALUES ($1, 'building', $2)
+                 ON CONFLICT (hash) DO NOTHING",
+            )
+            .bind(deps)
+            .bind(new.at)
+            .execute(&mut *transaction)
+            .await?;
+        }
         transaction.commit().await?;
         Ok(())
     }
@@ -94,8 +116,10 @@ impl Store {
     pub async fn agents(&self, limit: Option<u32>) -> Result<Vec<Agent>> {
         let rows: Vec<AgentRow> = sqlx::query_as(
             "SELECT a.id, a.name, a.revision, a.created_at, a.updated_at, r.command, r.config, r.source_hash,
-             (SELECT json_group_array(key) FROM (SELECT key FROM secrets WHERE agent_id = a.id ORDER BY key)) AS secret_keys
+             (SELECT json_group_array(key) FROM (SELECT key FROM secrets WHERE agent_id = a.id ORDER BY key)) AS secret_keys,
+             r.deps, d.status AS deps_status, d.error AS deps_error
              FROM agents a JOIN revisions r ON r.agent_id = a.id AND r.revision = a.revision
+             LEFT JOIN dependencies d ON d.hash = r.deps
              WHERE a.deleted_at IS NULL ORDER BY a.updated_at DESC, a.name LIMIT $1",
         )
         .bind(limit.map_or(i64::MAX, i64::from))
@@ -108,8 +132,10 @@ impl Store {
     pub async fn agent(&self, name_or_id: &str) -> Result<Option<Agent>> {
         let row: Option<AgentRow> = sqlx::query_as(
             "SELECT a.id, a.name, a.revision, a.created_at, a.updated_at, r.command, r.config, r.source_hash,
-             (SELECT json_group_array(key) FROM (SELECT key FROM secrets WHERE agent_id = a.id ORDER BY key)) AS secret_keys
+             (SELECT json_group_array(key) FROM (SELECT key FROM secrets WHERE agent_id = a.id ORDER BY key)) AS secret_keys,
+             r.deps, d.status AS deps_status, d.error AS deps_error
              FROM agents a JOIN revisions r ON r.agent_id = a.id AND r.revision = a.revision
+             LEFT JOIN dependencies d ON d.hash = r.deps
              WHERE (a.id = $1 OR a.name = $1) AND a.deleted_at IS NULL",
         )
         .bind(name_or_id)
@@ -142,14 +168,15 @@ impl Store {
 
     /// What a session of this agent's revision runs.
     pub async fn revision(&self, agent: &AgentId, revision: u64) -> Result<Option<Revision>> {
-        let row: Option<(String, String)> =
-            sqlx::query_as("SELECT command, config FROM revisions WHERE agent_id = $1 AND revision = $2")
-                .bind(agent.as_str())
-                .bind(signed(revision))
-                .fetch_optional(&self.read)
-                .await?;
-        row.map(|(command, config)| {
-            Ok(Revision { command, config: parse_json("an agent's configuration", &config)? })
+        let row: Option<(String, String, Option<String>)> = sqlx::query_as(
+            "SELECT command, config, deps FROM revisions WHERE agent_id = $1 AND revision = $2",
+        )
+        .bind(agent.as_str())
+        .bind(signed(revision))
+        .fetch_optional(&self.read)
+        .await?;
+        row.map(|(command, config, deps)| {
+            Ok(Revision { command, config: parse_json("an agent's configuration", &config)?, deps })
         })
         .transpose()
     }

@@ -5,6 +5,7 @@
 mod agents;
 mod changes;
 mod cursor;
+mod dependencies;
 mod error;
 mod import;
 mod open;

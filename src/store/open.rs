@@ -202,6 +202,7 @@ mod tests {
             command,
             config: AgentConfig::default(),
             source_hash: String::new(),
+            deps: None,
             at: 0,
         };
         limit(1).await;

@@ -138,6 +138,7 @@ mod tests {
             command: "c".into(),
             config: AgentConfig::default(),
             source_hash: String::new(),
+            deps: None,
             at: 0,
         };
         store.put_revision(&revision).await.expect("an agent");

@@ -21,6 +21,7 @@ async fn store() -> (tempfile::TempDir, Store) {
                 command: "cat".into(),
                 config: AgentConfig::default(),
                 source_hash: String::new(),
+                deps: None,
                 at: 0,
             })
             .await

@@ -55,6 +55,28 @@ pub enum Network {
     None,
 }
 
+impl DepsStatus {
+    const ALL: [Self; 4] = [Self::Building, Self::Failed, Self::None, Self::Ready];
+
+    /// The word as it goes over the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Building => "building",
+            Self::Failed => "failed",
+            Self::None => "none",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+impl std::str::FromStr for DepsStatus {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|known| known.as_str() == word).ok_or_else(|| format!("'{word}' is none"))
+    }
+}
+
 impl Network {
     /// The word as it goes over the wire.
     pub fn as_str(self) -> &'static str {
