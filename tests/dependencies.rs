@@ -1,6 +1,7 @@
 //! What agents ask to have installed: once, in the sandbox, read-only for their sessions.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -166,7 +167,63 @@ fn a_pyproject_lists_its_dependencies() {
 }
 
 #[test]
-fn node_packages_are_shared_and_go_with_the_last_who_needs_them() {
+fn uv_installs_where_it_is_found() {
+    if !has_pip() {
+        skip!("there is no python3 that makes environments");
+    }
+    let test = Test::new();
+    // One that does what is asked of it by pip.
+    let uv = test.write(
+        "bin/uv",
+        "#!/bin/sh\n[ \"$1 $2 $3 $5\" = \"pip install --python -r\" ] || exit 9\ntouch uv-was-here\n\
+         exec \"$PYTHON\" -m pip --python \"$4\" install --no-cache-dir -r \"$6\"\n",
+    );
+    fs::set_permissions(&uv, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", uv.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let test = test.env("PATH", path);
+    deploy(&test, &python_agent(&test, "snake"));
+    assert!(installed(&test)[0].join("work/uv-was-here").exists());
+    assert_eq!(test.send(&test.create("snake"), "import greeting; print(greeting.TEXT)"), "installed\n");
+}
+
+#[test]
+fn what_several_ask_for_is_installed_once_and_goes_with_the_last() {
+    if !has_pip() {
+        skip!("there is no python3 that makes environments");
+    }
+    let test = Test::new();
+    for name in ["one", "two"] {
+        let folder = python_agent(&test, name);
+        // There already in every environment, so that no index is asked.
+        test.write(&format!("{name}/requirements.txt"), "pip\n");
+        let output = test.args(["deploy", "--dir", folder.to_str().unwrap()]).any_stderr().run();
+        assert_eq!(output.stderr.contains("Installing"), name == "one", "{output:#?}");
+        assert_eq!(status(&test, name), "ready");
+    }
+    let first = installed(&test);
+    assert_eq!(first.len(), 1);
+    test.args(["agents", "delete", "one", "--yes"]).any_stderr().run();
+    assert_eq!(installed(&test), first);
+    assert_eq!(test.send(&test.create("two"), "import pip; print('there')"), "there\n");
+    test.args(["agents", "delete", "two", "--yes"]).any_stderr().run();
+    assert_eq!(installed(&test), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn an_agent_that_goes_while_its_are_installed_leaves_nothing() {
+    if !has_npm() {
+        skip!("there is no npm");
+    }
+    let test = Test::new();
+    let folder = node_agent(&test, "knot", WAITS);
+    test.args(["deploy", "--no-wait", "--dir", folder.to_str().unwrap()]).any_stderr().run();
+    test.args(["agents", "delete", "knot", "--yes"]).any_stderr().run();
+    let_go(&test);
+    wait_until("its dependencies to go", || installed(&test).is_empty());
+}
+
+#[test]
+fn node_packages_stay_as_long_as_a_session_needs_them() {
     if !has_npm() {
         skip!("there is no npm");
     }

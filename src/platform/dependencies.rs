@@ -128,7 +128,7 @@ impl Platform {
         Ok(())
     }
 
-    /// Removes the dependencies that no revision in use asks for.
+    /// Removes the dependencies that no revision in use asks for. Whoever calls it sees to it that no deployment goes on.
     pub(super) async fn drop_unused_dependencies(&self) -> Result<()> {
         // No session of a revision that goes is being made.
         let _revisions = self.0.revisions.write().await;
@@ -172,7 +172,6 @@ impl Inner {
         let (inner, hash) = (self.clone(), hash.to_owned());
         let src = self.layout.revision(agent, number).join("src");
         self.tasks.spawn(async move {
-            let _over = over;
             // It keeps the server up, as an agent does.
             let _live = Live::new(&inner.live_agents);
             tracing::info!(dependencies = %hash, "installing dependencies");
@@ -193,6 +192,12 @@ impl Inner {
                 tracing::warn!(%error, "cannot note how far dependencies are");
             }
             inner.installing.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash);
+            drop(over);
+            // Those who asked for it may be gone meanwhile. No deployment asks for it just now.
+            let _deploying = inner.deploying.lock().await;
+            if let Err(error) = Platform(inner.clone()).drop_unused_dependencies().await {
+                tracing::warn!(%error, "dependencies that nobody needs stay");
+            }
         });
         Ok(done)
     }
