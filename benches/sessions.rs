@@ -138,6 +138,7 @@ fn spec(place: &Path, driver: &str, number: usize) -> Spec {
         home: make("home"),
         runtime: make("runtime"),
         read_only: Vec::new(),
+        shown: Vec::new(),
         network: Network::None,
         limits: superserve::sandbox::Limits::default(),
         uid: UID,
