@@ -16,6 +16,8 @@ pub mod sandbox;
 pub mod harness;
 /// Encryption of what is kept secret.
 pub mod vault;
+/// What an agent with an allow-list reaches of the network.
+pub mod egress;
 /// Agents, sessions and turns: the rules.
 pub mod platform;
 /// The platform over HTTP.

@@ -114,6 +114,7 @@ fn cases() -> BTreeMap<&'static str, Vec<(&'static [&'static str], &'static str)
             ],
         ),
         ("sessions/messages", vec![(&["ID"][..], ""), (&["ID", "--json"], "")]),
+        ("sessions/network", vec![(&["ID"][..], ""), (&["ID", "--json"], ""), (&["zzzz"], "")]),
         ("sessions/resume", vec![(&["ID"][..], "more\n"), (&["zzzz"], "")]),
         ("sessions/send", vec![(&["ID", "more"][..], ""), (&["ID", "more", "--json"], "")]),
         (

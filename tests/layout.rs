@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of ours. `daemon` and `cli` stand on top.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("wire", &[]),
     ("memory", &[]),
     ("clock", &[]),
@@ -16,7 +16,8 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("sandbox", &["wire"]),
     ("harness", &["sandbox", "wire"]),
     ("vault", &["wire"]),
-    ("platform", &["clock", "harness", "sandbox", "store", "vault", "wire"]),
+    ("egress", &["wire"]),
+    ("platform", &["clock", "egress", "harness", "sandbox", "store", "vault", "wire"]),
     ("server", &["clock", "platform", "wire"]),
     ("client", &["wire"]),
     ("render", &["wire"]),

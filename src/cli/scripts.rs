@@ -36,6 +36,7 @@ const BUNDLED: &[(&str, &str)] = bundled![
     "sessions/get",
     "sessions/list",
     "sessions/messages",
+    "sessions/network",
     "sessions/resume",
     "sessions/send",
     "sessions/wait",

@@ -77,9 +77,11 @@ fn read_config(folder: &Path) -> Result<AgentConfig> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(AgentConfig::default()),
         Err(error) => return Err(unreadable(&path, &error)),
     };
-    let wrong = |reason: &str| Error::Input {
+    let wrong = |reason: &str| {
+        Error::Input {
         message: format!("cannot read {}: {}", path.display(), reason.lines().next().unwrap_or_default()),
-        hint: Some("Its keys are name, command, secrets, ignore, network (none or host) and limits.".into()),
+        hint: Some("Its keys are name, command, secrets, ignore, network (none, host, allow, or allow: with a list of rules) and limits.".into()),
+    }
     };
     // A file of comments alone is none at all.
     let keys: Option<serde_json::Map<String, Value>> =

@@ -13,12 +13,13 @@ use super::download::Download;
 use super::package::Package;
 use super::{Client, Error, Result};
 use crate::wire::agent::AgentList;
+use crate::wire::network::EgressLog;
 use crate::wire::secret::{SecretKeys, SetSecrets, wrong_key};
 use crate::wire::server::{Collect, Freed, StopServer};
 use crate::wire::session::{EndMany, ResolvedIds, Transcript};
 use crate::wire::sse::Decoder;
 use crate::wire::{
-    Agent, CreateSession, EndRow, ErrorBody, ErrorCode, Message, NumberedEvent, Order, SendMessage,
+    Agent, CreateSession, Egress, EndRow, ErrorBody, ErrorCode, Message, NumberedEvent, Order, SendMessage,
     ServerInfo, Session, SessionId, SessionPage, SessionQuery, SessionStats, StatsQuery, Version,
 };
 
@@ -235,6 +236,11 @@ impl Client {
     /// `GET /sessions/{id}/messages`: the transcript.
     pub async fn messages(&self, id: &SessionId) -> Result<Vec<Message>> {
         Ok(self.get::<Transcript>(&format!("/sessions/{id}/messages")).await?.messages)
+    }
+
+    /// `GET /sessions/{id}/network`: what was decided about the session's network, the oldest first.
+    pub async fn network(&self, id: &SessionId) -> Result<Vec<Egress>> {
+        Ok(self.get::<EgressLog>(&format!("/sessions/{id}/network")).await?.entries)
     }
 
     /// `POST /sessions/{id}/messages`: starts a run, and its events as they come.

@@ -112,7 +112,7 @@ impl Conversation {
         session: &str,
         redaction: &Redaction,
     ) -> Result<Self, OpenError> {
-        let Process { stdin, stdout, stderr, tree } = process;
+        let Process { stdin, stdout, stderr, tree, .. } = process;
         let mut this = Self {
             stdin: Sink::new(stdin)?,
             stdout: Source::new(stdout)?,

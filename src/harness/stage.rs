@@ -103,7 +103,7 @@ impl Place {
             let exit = status.code().map_or_else(|| Exit::Signal(status.signal().unwrap()), Exit::Code);
             let _ = sender.send(Some(exit));
         });
-        Process { stdin, stdout, stderr, tree: Box::new(Group { pid, exit }) }
+        Process { stdin, stdout, stderr, sockets: Vec::new(), tree: Box::new(Group { pid, exit }) }
     }
 
     pub(super) async fn try_open(&self, argv: &[&str], limits: Limits) -> Result<Conversation, OpenError> {

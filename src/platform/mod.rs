@@ -8,6 +8,7 @@ mod command;
 mod dependencies;
 mod error;
 mod failure;
+mod ledger;
 mod plan;
 mod recovery;
 mod retention;
@@ -129,6 +130,8 @@ struct Inner {
     actors: Mutex<HashMap<SessionId, mpsc::UnboundedSender<Command>>>,
     /// The runs that are going on.
     going: Mutex<HashMap<SessionId, Arc<Broadcast>>>,
+    /// Where runs that are going on hear of what the network denies.
+    ears: Mutex<HashMap<SessionId, ledger::Ear>>,
     live_agents: Arc<AtomicU64>,
     /// One deployment at a time.
     deploying: tokio::sync::Mutex<()>,
@@ -166,6 +169,7 @@ impl Platform {
             clock,
             actors: Mutex::default(),
             going: Mutex::default(),
+            ears: Mutex::default(),
             live_agents: Arc::default(),
             deploying: tokio::sync::Mutex::default(),
             collecting: tokio::sync::Mutex::default(),

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 use zeroize::Zeroize;
 
 use super::failure::Failure;
+use super::ledger::Kept;
 use super::workspace::{HISTORY, TURN};
 use super::{Error, Inner, command, dependencies, runtimes};
+use crate::egress::Egress;
 use crate::harness::{Conversation, Redaction};
 use crate::sandbox::{Exit, Inside, Limits, Process, Sandbox, Spec, StartError, Tree};
 use crate::store::{Revision, StoredSession};
@@ -28,6 +30,8 @@ pub struct Agent {
     /// Of its secrets' values.
     pub redaction: Redaction,
     _live: Live,
+    /// What serves its network, if that is an allow-list.
+    _egress: Option<Egress>,
 }
 
 /// Counts an agent's processes as long as there are any.
@@ -119,21 +123,36 @@ pub async fn start(
     };
     let launched = starting.launch.insert(tokio::spawn(launch)).await;
     starting.launch = None;
-    let Process { stdin, stdout, stderr, tree } = match launched {
+    let Process { stdin, stdout, stderr, sockets, tree } = match launched {
         Ok(process) => process?,
         Err(error) => return Err(Failure::own(&error)),
     };
     let tree: Arc<dyn Tree> = Arc::from(tree);
     starting.tree = Some(tree.clone());
     let live = Live::new(&inner.live_agents);
-    let process = Process { stdin, stdout, stderr, tree: Box::new(Shared(tree)) };
+    let egress = match sockets.is_empty() {
+        true => None,
+        false => {
+            let kept = Kept { inner: inner.clone(), session: stored.session.id.clone() };
+            let network = revision.config.network.clone();
+            let opened = Egress::open(sockets, network, Arc::new(kept), &inner.tasks);
+            Some(opened.map_err(|error| Failure::own(&error))?)
+        }
+    };
+    let process = Process { stdin, stdout, stderr, sockets: Vec::new(), tree: Box::new(Shared(tree)) };
     let fifo = inner.layout.session(&stored.session.id).turn();
     let opened =
         Conversation::open(process, &fifo, inner.options.limits, stored.session.id.short(), &redaction);
     let conversation =
         opened.await.map_err(|error| Failure::not_opened(error, inner.options.limits.startup))?;
     starting.tree = None;
-    Ok(Agent { conversation, idle_until: Instant::now() + idle_timeout(stored), redaction, _live: live })
+    Ok(Agent {
+        conversation,
+        idle_until: Instant::now() + idle_timeout(stored),
+        redaction,
+        _live: live,
+        _egress: egress,
+    })
 }
 
 /// Makes the session's folders and starts its agent over them.
@@ -215,7 +234,7 @@ fn spec(
         runtime: folders.runtime,
         read_only,
         shown: Vec::new(),
-        network: revision.config.network,
+        network: revision.config.network.clone(),
         limits: Limits::from(&revision.config.limits),
         uid,
     };

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Answer, Command};
 use super::failure::Failure;
+use super::ledger::Listening;
 use super::room::Room;
 use super::start::{self, Agent, Starting, idle_timeout};
 use super::stream::{Broadcast, RunStream};
@@ -289,6 +290,7 @@ impl Actor {
         let Self { inner, agent, mailbox, id, .. } = self;
         let cancel = CancellationToken::new();
         let (output, mut said) = mpsc::channel(BATCH);
+        let _listening = Listening::new(inner, id, output.clone());
         let order = Order {
             inner: inner.clone(),
             stored: run.stored.clone(),

@@ -48,7 +48,7 @@ pub fn agent(agent: &Agent, style: &Style) -> String {
     let mut rows = vec![("ID", agent.id.to_string()), ("Name", agent.name.clone())];
     rows.extend(agent.command.clone().map(|command| ("Command", command)));
     rows.push(("Revision", agent.revision.to_string()));
-    rows.push(("Network", agent.network.as_str().to_owned()));
+    rows.push(("Network", agent.network.to_string()));
     let limits = agent.limits.summary();
     if !limits.is_empty() {
         rows.push(("Limits", limits));

@@ -19,7 +19,8 @@ use rustix::process::DumpableBehavior;
 use super::filter::Filter;
 use super::init::{self, INSIDE_UID, Inherited};
 use super::launch;
-use super::mounts::{BESIDE_USR, GROUP, PASSWD, Step, etc_names};
+use super::mounts::{BESIDE_USR, GROUP, PASSWD, Step, etc_names, resolv_conf};
+use super::network;
 use super::protocol::{Failure, Order, Report, Walls};
 use super::spawner::{Spawner, is_privileged};
 use super::{Inside, Process, Sandbox, Spec, StartError, native, tree};
@@ -118,6 +119,10 @@ fn arguments(spec: &Spec, binary: &i32, files: &mut Vec<OwnedFd>) -> io::Result<
     if spec.network != Network::Host {
         add(&[&"--unshare-net"]);
     }
+    if matches!(spec.network, Network::Allow(_)) {
+        // For the init alone, which makes its network by them and drops them before there is an agent.
+        add(&[&"--cap-add", &"CAP_NET_ADMIN", &"--cap-add", &"CAP_NET_BIND_SERVICE"]);
+    }
     add(&[&"--ro-bind", &"/usr", &"/usr"]);
     for name in BESIDE_USR {
         let host = Path::new("/").join(name);
@@ -135,15 +140,15 @@ fn arguments(spec: &Spec, binary: &i32, files: &mut Vec<OwnedFd>) -> io::Result<
     }
     let mut made = vec![("passwd", PASSWD.to_owned()), ("group", GROUP.to_owned())];
     made.push(("hostname", format!("{}\n", spec.name)));
-    match spec.network {
+    match &spec.network {
         Network::Host => {
             for name in ["resolv.conf", "hosts"] {
                 add(&[&"--ro-bind-try", &etc(name), &etc(name)]);
             }
         }
-        Network::None => {
+        Network::Allow(_) | Network::None => {
             made.push(("hosts", format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost\n", spec.name)));
-            made.push(("resolv.conf", String::new()));
+            made.push(("resolv.conf", resolv_conf(&spec.network).to_owned()));
         }
     }
     for (name, text) in made {
@@ -210,6 +215,10 @@ pub fn init_main(numbers: &[String]) -> i32 {
 fn prepare(inherited: &Inherited) -> Result<bool, Failure> {
     init::let_go_of_stdio()?;
     launch::reset_signals();
+    // Of loopback bubblewrap itself takes care.
+    if matches!(inherited.order.spec.network, Network::Allow(_)) {
+        network::make(&inherited.order.spec.network, &inherited.control)?;
+    }
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     inherited.order.spec.limits.apply(true)?;
     rustix::process::setsid().broken("start a process session")?;

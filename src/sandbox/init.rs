@@ -23,8 +23,8 @@ use super::filter::Filter;
 use super::landlock;
 use super::launch;
 use super::mounts::{Sources, Step, enter};
+use super::network;
 use super::protocol::{Command, Failure, Order, Report, Walls, receive, report};
-use crate::wire::Network;
 
 /// Where programs are looked for if the order's environment doesn't say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -114,7 +114,7 @@ pub(super) fn let_go_of_stdio() -> Result<(), Failure> {
 
 /// The full profile. The order of the steps matters: see each.
 fn prepare(inherited: &mut Inherited) -> Result<bool, Report> {
-    let Inherited { order, filter, sources, privileged, go, .. } = inherited;
+    let Inherited { order, control, filter, sources, privileged, go, .. } = inherited;
     set_parent_process_death_signal(Some(Signal::KILL)).broken("death signal")?;
     let_go_of_stdio()?;
     if !wait_for_go(go) {
@@ -131,9 +131,7 @@ fn prepare(inherited: &mut Inherited) -> Result<bool, Report> {
     }
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     rustix::system::sethostname(host_name(&order.spec.name)).step("host name")?;
-    if order.spec.network == Network::None {
-        loopback_up().step("loopback")?;
-    }
+    network::make(&order.spec.network, control)?;
     enter(order, sources.take())?;
     order.spec.limits.apply(true)?;
     rustix::process::setsid().broken("start a process session")?;
@@ -171,41 +169,6 @@ fn prepare_bare(inherited: &Inherited) -> Result<bool, Report> {
     let workspace = &inherited.order.spec.workspace;
     rustix::process::chdir(workspace).broken(format!("enter {}", workspace.display()))?;
     Ok(true)
-}
-
-/// Brings up `lo`, which is the first interface of every network namespace, by an RTM_NEWLINK message.
-fn loopback_up() -> rustix::io::Result<()> {
-    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
-    const NEW_LINK: u16 = 16;
-    const REQUEST_AND_ACK: u16 = 1 | 4;
-    const UP: u32 = 1;
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        // NETLINK_ROUTE is 0.
-        None,
-    )?;
-    let mut message = Vec::with_capacity(32);
-    // struct nlmsghdr: length, type, flags, sequence, port.
-    message.extend(32_u32.to_ne_bytes());
-    message.extend(NEW_LINK.to_ne_bytes());
-    message.extend(REQUEST_AND_ACK.to_ne_bytes());
-    message.extend([0; 8]);
-    // struct ifinfomsg: family, padding, type; index, flags, which flags.
-    message.extend([0; 4]);
-    message.extend(1_i32.to_ne_bytes());
-    message.extend(UP.to_ne_bytes());
-    message.extend(UP.to_ne_bytes());
-    rustix::net::sendto(&socket, &message, SendFlags::empty(), &netlink::SocketAddrNetlink::new(0, 0))?;
-    // struct nlmsgerr: a header, then an errno, negated; 0 is the acknowledgement.
-    let mut answer = [0; 256];
-    let (_, length) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
-    match answer.get(16..20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes) {
-        Some(0) if length >= 20 => Ok(()),
-        Some(negated) if length >= 20 => Err(Errno::from_raw_os_error(negated.saturating_neg())),
-        _ => Err(Errno::IO),
-    }
 }
 
 /// Gives up every capability for good, and the system calls that only whoever builds a sandbox needs.

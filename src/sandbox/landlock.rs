@@ -140,7 +140,7 @@ fn rules(spec: &Spec) -> Result<RulesetCreated, RulesetError> {
     let read_only = read & !BitFlags::from(AccessFs::Execute);
     let all = AccessFs::from_all(WANTED);
     let mut ruleset = Ruleset::default().handle_access(all)?.scope(Scope::from_all(WANTED))?;
-    if spec.network == Network::None {
+    if spec.network != Network::Host {
         ruleset = ruleset.handle_access(AccessNet::from_all(WANTED))?;
     }
     let etc = etc_names().chain(ETC_BESIDE.map(str::to_owned)).map(|name| Path::new("/etc").join(name));
@@ -184,7 +184,8 @@ fn sockets(network: &Network) -> Result<BpfProgram, seccompiler::BackendError> {
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, u64::from(domain.unsigned_abs()))
     };
     let forbidden = match network {
-        Network::None => Vec::new(),
+        // Which names an agent may reach can't be held here: it reaches none.
+        Network::Allow(_) | Network::None => Vec::new(),
         Network::Host => vec![SeccompRule::new(vec![is_not(libc::AF_INET)?, is_not(libc::AF_INET6)?])?],
     };
     let rules = BTreeMap::from([(libc::SYS_socket, forbidden)]);

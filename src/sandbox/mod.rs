@@ -10,6 +10,7 @@ mod launch;
 mod limits;
 mod mounts;
 mod native;
+mod network;
 mod none;
 mod probe;
 mod protocol;
@@ -181,6 +182,9 @@ pub struct Process {
     /// The read ends of its stdout and stderr, non-blocking.
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
+    /// Where the network is an allow-list: the sockets in the agent's namespace at which all that it asks for arrives, a
+    /// UDP and a TCP one at port 53, and a TCP listener for each port that may be allowed.
+    pub sockets: Vec<OwnedFd>,
     pub tree: Box<dyn Tree>,
 }
 

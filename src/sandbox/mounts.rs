@@ -117,9 +117,9 @@ pub(super) fn enter(order: &Order, sources: Option<Sources>) -> Result<(), Failu
         None => Sources::open(order)?,
     };
     // Opened by path now, since the new root hides the host's /tmp from here on.
-    let resolver = match order.spec.network {
+    let resolver = match &order.spec.network {
         Network::Host => ["resolv.conf", "hosts"].map(|name| detach_if_there(&Path::new("/etc").join(name))),
-        Network::None => [Ok(None), Ok(None)],
+        Network::Allow(_) | Network::None => [Ok(None), Ok(None)],
     };
 
     let plain = MountFlags::NOSUID | MountFlags::NODEV;
@@ -223,7 +223,7 @@ fn etc(order: &Order, resolver: [Result<Option<OwnedFd>, Failure>; 2]) -> Result
     write("etc/group", GROUP)?;
     write("etc/hostname", &format!("{}\n", order.spec.name))?;
     let [resolv, hosts] = resolver;
-    write("etc/resolv.conf", "")?;
+    write("etc/resolv.conf", resolv_conf(&order.spec.network))?;
     if let Some(tree) = resolv? {
         attach(&tree, "etc/resolv.conf")?;
     }
@@ -232,6 +232,14 @@ fn etc(order: &Order, resolver: [Result<Option<OwnedFd>, Failure>; 2]) -> Result
         attach(&tree, "etc/hosts")?;
     }
     Ok(())
+}
+
+/// The /etc/resolv.conf of a network namespace of the agent's own.
+pub(super) fn resolv_conf(network: &Network) -> &'static str {
+    match network {
+        Network::Allow(_) => super::network::RESOLV_CONF,
+        Network::Host | Network::None => "",
+    }
 }
 
 /// A /dev with the devices that harm nobody.

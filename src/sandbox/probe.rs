@@ -68,7 +68,7 @@ pub(super) async fn probe(sandbox: &dyn Sandbox, scratch: &Path, uid: u32) -> Re
         runtime: make("runtime").map_err(broken)?,
         read_only: Vec::new(),
         shown: Vec::new(),
-        network: Network::None,
+        network: Network::default(),
         limits: Limits::default(),
         uid,
     };

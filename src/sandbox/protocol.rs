@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::{Exit, Spec};
 
 /// As many file descriptors as one message may carry.
-const MOST_FDS: usize = 8;
+pub(super) const MOST_FDS: usize = 8;
 /// Reports are short; orders travel in a memfd, so that an environment may be as large as the system allows.
 const MOST_BYTES: usize = 4096;
 
@@ -72,6 +72,8 @@ pub(super) enum Report {
     Failed(Failure),
     /// The program could not be exec'd, for this errno.
     NotExecuted(i32),
+    /// Sockets of the agent's network namespace travel along; there may be several of these.
+    Sockets,
     /// The program has been exec'd.
     Started,
     /// The agent's main process has ended.

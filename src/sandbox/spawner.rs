@@ -213,10 +213,10 @@ impl Trees {
             true => Some(Sources::open(&order)?),
             false => None,
         };
-        let flags = match (has_namespaces, order.spec.network) {
+        let flags = match (has_namespaces, &order.spec.network) {
             (false, _) => 0,
             (true, Network::Host) => launch::NAMESPACES,
-            (true, Network::None) => launch::NAMESPACES | launch::NETWORK_NAMESPACE,
+            (true, _) => launch::NAMESPACES | launch::NETWORK_NAMESPACE,
         };
         let filter = self.filter()?;
         let (go, goes) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).broken("make a pipe")?;

@@ -75,7 +75,14 @@ async fn attempt(spawner: &Spawner, spec: &Spec, walls: Walls) -> Result<Process
             exit: watch::channel(None).1,
             watcher: None,
         };
-        match next(&control).await? {
+        let mut sockets = Vec::new();
+        let last = loop {
+            match next(&control).await? {
+                Some((Report::Sockets, some)) => sockets.extend(some),
+                other => break other,
+            }
+        };
+        match last {
             Some((Report::Started, _)) => {}
             Some((report, _)) => {
                 // It ends by itself; wait, so that no trace of it is left when the caller goes on.
@@ -89,7 +96,7 @@ async fn attempt(spawner: &Spawner, spec: &Spec, walls: Walls) -> Result<Process
             None => return Err(lost()),
         }
         tree.watch();
-        return Ok(Process { stdin, stdout, stderr, tree: Box::new(tree) });
+        return Ok(Process { stdin, stdout, stderr, sockets, tree: Box::new(tree) });
     }
 }
 
@@ -152,7 +159,7 @@ fn failed(spec: &Spec, report: Report) -> StartError {
             program: spec.argv.first().cloned().unwrap_or_default(),
             source: io::Error::from_raw_os_error(errno),
         },
-        Report::Launched(_) | Report::Started | Report::Exited(_) => lost(),
+        Report::Launched(_) | Report::Sockets | Report::Started | Report::Exited(_) => lost(),
     }
 }
 

@@ -233,7 +233,7 @@ async fn the_hosts_network_only_when_asked_for() {
         let script = "readlink /proc/self/ns/net; cat /etc/resolv.conf";
         stage.own(&native);
         for (network, shared) in [(Network::Host, true), (Network::None, false)] {
-            let spec = Spec { network, ..stage.spec(&["sh", "-c", script]) };
+            let spec = Spec { network: network.clone(), ..stage.spec(&["sh", "-c", script]) };
             let (text, _) = finish(native.start(&spec).await.unwrap()).await;
             assert_eq!(text.starts_with(&host), shared, "{server:?} {network:?}: {text}");
             let resolver = text.lines().skip(1).collect::<Vec<_>>().join("\n");

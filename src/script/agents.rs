@@ -176,7 +176,7 @@ fn not_made(package: &Package, now: i64) -> wire::Agent {
         updated_at: now,
         revision: 1,
         source_hash: package.source_hash.clone(),
-        network: package.config.network,
+        network: package.config.network.clone(),
         limits: package.config.limits,
     }
 }
@@ -357,7 +357,7 @@ pub mod agent_methods {
         agent.agent.source_hash.clone()
     }
 
-    /// What it sees of the network: `none` or `host`.
+    /// What it sees of the network: `allow` (what its rules name), `host` or `none`.
     ///
     /// ```rhai
     /// print(agents::get("notes").network);

@@ -45,13 +45,14 @@ pub struct Callable {
 }
 
 /// What it gives where its signature says no more than `value`: the type before it, its name, its answer.
-const ANSWERS: [(&str, &str, &str); 10] = [
+const ANSWERS: [(&str, &str, &str); 11] = [
     ("", "last", "Session"),
     ("DoneRow", "error", "Error"),
     ("DoneRow", "session", "Session"),
     ("Session", "ended_at", "Time"),
     ("Session", "expires_at", "Time"),
     ("Session", "messages", "Array<Message>"),
+    ("Session", "network", "Array<Map>"),
     ("Stream", "sort_by", "Sessions"),
     ("Stream", "to_list", "Sessions"),
     ("Stream", "unique", "Sessions"),

@@ -214,6 +214,7 @@ fn router(held: Arc<Held>) -> Router {
         .route("/v1/sessions/{id}/cancel", post(cancel))
         .route("/v1/sessions/{id}/end", post(end))
         .route("/v1/sessions/{id}/messages", get(messages).post(send))
+        .route("/v1/sessions/{id}/network", get(network))
         .route("/v1/sessions/{id}/resume", post(resume))
         .layer(axum::middleware::from_fn_with_state(
             held.clone(),
@@ -432,6 +433,16 @@ async fn messages(State(_): State<Arc<Held>>, Path(_): Path<String>) -> Response
     Json(json!({ "messages": [
         { "role": "user", "content": "buy milk", "at": "2026-03-09T10:15:00Z", "run_id": run },
         { "role": "agent", "content": "noted", "at": "2026-03-09T10:15:01Z", "run_id": run, "partial": true },
+    ] }))
+    .into_response()
+}
+
+async fn network(State(_): State<Arc<Held>>, Path(_): Path<String>) -> Response {
+    Json(json!({ "entries": [
+        { "at": "2026-03-09T10:15:00Z", "decision": "allowed", "host": "api.example.com", "port": 443, "sent": 517,
+          "received": 4096, "reason": null },
+        { "at": "2026-03-09T10:15:01Z", "decision": "denied", "host": "evil.example", "port": null, "sent": 0,
+          "received": 0, "reason": "no rule names it" },
     ] }))
     .into_response()
 }

@@ -139,6 +139,20 @@ impl OptionMap {
     }
 }
 
+/// A decision about a session's network, as scripts see it.
+fn decided(entry: wire::Egress) -> Map {
+    let number = |count: u64| Dynamic::from_int(i64::try_from(count).unwrap_or(i64::MAX));
+    Map::from([
+        ("at".into(), Dynamic::from(Moment(entry.at))),
+        ("decision".into(), entry.decision.as_str().into()),
+        ("host".into(), entry.host.into()),
+        ("port".into(), entry.port.map_or(Dynamic::UNIT, |port| Dynamic::from_int(i64::from(port)))),
+        ("sent".into(), number(entry.sent)),
+        ("received".into(), number(entry.received)),
+        ("reason".into(), entry.reason.unwrap_or_default().into()),
+    ])
+}
+
 /// A session's fields, and what can be done with one.
 #[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
@@ -360,6 +374,20 @@ pub mod session_methods {
         let messages =
             Runtime::of(&ctx)?.call(|client| async move { client.messages(&id).await }).at(&ctx)?;
         Ok(messages.into_iter().map(|message| Dynamic::from(Message(Rc::new(message)))).collect())
+    }
+
+    /// What was decided about its network, the oldest first: an array of maps with `at`, `decision` (`allowed` or
+    /// `denied`), `host`, `port` (`()` for a name that was refused), `sent` and `received` in bytes, `reason` (`""` if there
+    /// is none). The latest 1000. Error: `not_found`.
+    ///
+    /// ```rhai
+    /// for e in list()[0].network() { print(`${e.decision} ${e.host} ${e.reason}`); }
+    /// ```
+    #[rhai_fn(pure, volatile, return_raw)]
+    pub fn network(ctx: NativeCallContext, session: &mut Session) -> Fallible<Array> {
+        let id = session.0.id.clone();
+        let entries = Runtime::of(&ctx)?.call(|client| async move { client.network(&id).await }).at(&ctx)?;
+        Ok(entries.into_iter().map(|entry| Dynamic::from(decided(entry))).collect())
     }
 
     /// Cancels the run that is going on. Gives the session as it is then; without a run nothing happens. Errors:

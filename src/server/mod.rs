@@ -113,6 +113,7 @@ impl Server {
             .route("/sessions/{id}/resume", post(sessions::resume))
             .route("/sessions/{id}/cancel", post(sessions::cancel))
             .route("/sessions/{id}/messages", get(sessions::messages).post(runs::send))
+            .route("/sessions/{id}/network", get(sessions::network))
             .route("/sessions/{id}/events", get(runs::events));
         Router::new()
             .nest("/v1", v1)

@@ -1,4 +1,4 @@
-//! Sessions: create, list, count, watch, resolve, get, resume, cancel, end, forget, and their transcript.
+//! Sessions: create, list, count, watch, resolve, get, resume, cancel, end, forget, their transcript and their network.
 
 use axum::Json;
 use axum::body::{Body as HttpBody, Bytes};
@@ -12,6 +12,7 @@ use super::Server;
 use super::error::{Failure, Result};
 use super::request::{Body, Named, session_id, session_query, stats_query, value, values};
 use super::runs::sent;
+use crate::wire::network::EgressLog;
 use crate::wire::session::{EndMany, ResolvedIds, Selected, SelectedPage, Transcript};
 use crate::wire::{CreateSession, ErrorCode, Session, SessionStats, sse};
 
@@ -122,4 +123,8 @@ pub async fn cancel(State(server): State<Server>, Named(id): Named) -> Result<Js
 
 pub async fn messages(State(server): State<Server>, Named(id): Named) -> Result<Json<Transcript>> {
     Ok(Json(Transcript { messages: server.platform.messages(&session_id(&id)?).await? }))
+}
+
+pub async fn network(State(server): State<Server>, Named(id): Named) -> Result<Json<EgressLog>> {
+    Ok(Json(EgressLog { entries: server.platform.egress(&session_id(&id)?).await? }))
 }

@@ -6,6 +6,7 @@ mod agents;
 mod changes;
 mod cursor;
 mod dependencies;
+mod egress;
 mod error;
 mod import;
 mod open;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{AgentId, AgentLimits, Timestamp};
+use super::{AgentId, AgentLimits, Network, Timestamp};
 
 /// An agent: a folder of code with a command that starts it. The fields from `revision` on are ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,17 +44,6 @@ pub enum DepsStatus {
     Ready,
 }
 
-/// What of the network an agent sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    /// The host's own network.
-    Host,
-    /// Loopback alone.
-    #[default]
-    None,
-}
-
 impl DepsStatus {
     const ALL: [Self; 4] = [Self::Building, Self::Failed, Self::None, Self::Ready];
 
@@ -74,16 +63,6 @@ impl std::str::FromStr for DepsStatus {
 
     fn from_str(word: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|known| known.as_str() == word).ok_or_else(|| format!("'{word}' is none"))
-    }
-}
-
-impl Network {
-    /// The word as it goes over the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::None => "none",
-        }
     }
 }
 
