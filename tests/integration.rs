@@ -31,6 +31,7 @@ mod files;
 mod flags;
 mod help;
 mod layout;
+mod network;
 mod ops;
 mod ordinary_user;
 mod readme;

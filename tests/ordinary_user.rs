@@ -62,6 +62,19 @@ fn is_sandboxed() {
 }
 
 #[test]
+fn reaches_what_its_rules_name() {
+    let test = nobody!();
+    if !has_namespaces() || !has("curl") {
+        skip!("this machine has no sandbox or no curl");
+    }
+    let site = crate::network::Site::open();
+    let id = crate::network::online(&test, &[&format!("127.0.0.1:{}", site.port)]);
+    assert_eq!(test.send(&id, &format!("curl -sS http://127.0.0.1:{}/10", site.port)), "xxxxxxxxxx\n");
+    assert!(test.send(&id, "curl -sS http://169.254.169.254/").contains("reset by peer"));
+    assert!(test.send(&id, "curl -sS http://evil.example/").contains("Could not resolve host"));
+}
+
+#[test]
 fn wipes_what_does_not_want_to_be_wiped() {
     let test = nobody!();
     test.agent("shell", include_str!("agents/shell/agent.sh"));

@@ -14,7 +14,11 @@ fn shows_one_as_the_page_does() {
     test.pass(Duration::from_secs(120));
     test.send(&id, "And of Italy?");
     test.pass(Duration::from_secs(120));
-    let isolation = if has_namespaces() { "" } else { "Isolation    none\n" };
+    let isolation = if has_namespaces() {
+        ""
+    } else {
+        "Isolation    none (network rules don't hold: it has the host's network)\n"
+    };
     test.args(["sessions", "get", &id])
         .stdout(format!(
             "Field        Value\n\

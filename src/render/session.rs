@@ -72,7 +72,9 @@ pub fn session(session: &Session, style: &Style) -> String {
         ("Ended", format!("{}{why}", dated(at)))
     }));
     let weaker = session.isolation.filter(|isolation| *isolation != Isolation::Full);
-    rows.extend(weaker.map(|isolation| ("Isolation", isolation.as_str().to_owned())));
+    rows.extend(
+        weaker.map(|isolation| ("Isolation", format!("{}{}", isolation.as_str(), network_of(isolation)))),
+    );
     rows.extend(session.error.clone().map(|error| ("Error", error)));
     if style.colour {
         let cells = rows
@@ -153,6 +155,15 @@ pub fn shorten(text: &str, width: usize) -> String {
     }
     short.truncate(short.trim_end().len());
     short + &DOTS[..DOTS.len().min(width)]
+}
+
+/// What weaker isolation makes of an agent's network, in words after its own.
+fn network_of(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Full => "",
+        Isolation::None => " (network rules don't hold: it has the host's network)",
+        Isolation::Reduced => " (network rules can't be held: with them it has no network)",
+    }
 }
 
 #[cfg(test)]
