@@ -220,7 +220,7 @@ impl Inner {
             .map_err(|error| error.to_string())?
         };
         let spec = self.spec(&plan, &installed, sandbox.as_ref());
-        let Process { stdin, stdout, stderr, tree } =
+        let Process { stdin, stdout, stderr, tree, .. } =
             sandbox.start(&spec).await.map_err(|error| error.to_string())?;
         drop(stdin);
         let mut log = Vec::new();

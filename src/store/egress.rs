@@ -110,6 +110,7 @@ mod tests {
             command: "cat".to_owned(),
             config: AgentConfig::default(),
             source_hash: String::new(),
+            deps: None,
             at: 0,
         };
         store.put_revision(&revision).await.expect("an agent");
