@@ -64,6 +64,7 @@ pub async fn doctor(config: &Config) -> Vec<Check> {
             // Those beside the best one matter where that is refused.
             let best_works = tried.first().is_some_and(|tried| tried.result.is_ok());
             checks.extend(tried.iter().take(if best_works { 1 } else { tried.len() }).map(driver));
+            checks.push(limits(&tried));
             checks.push(kernel());
             checks.push(check);
         }
@@ -111,6 +112,33 @@ fn driver(tried: &Tried) -> Check {
         Ok(()) => Check::ok(tried.name, "works"),
         Err(refusal) => {
             Check::new(tried.name, State::Warn, refusal.to_string(), Some(refusal.remedy.clone()))
+        }
+    }
+}
+
+/// How limits are held here.
+fn limits(tried: &[Tried]) -> Check {
+    let grouped = sandbox::grouped();
+    let full = tried.iter().any(|tried| tried.result.is_ok() && tried.isolation == Isolation::Full);
+    let memory = match grouped.memory {
+        true => "memory by control groups",
+        false => "memory of each process by itself",
+    };
+    let processes = match (grouped.processes, full) {
+        (true, _) => "processes by control groups",
+        (false, true) => "processes by their user namespace",
+        (false, false) => "no limit on processes",
+    };
+    let detail = format!("{memory}, {processes}, the workspace by looking at it");
+    match grouped.memory && grouped.processes {
+        true => Check::ok("limits", detail),
+        false => {
+            let hint =
+                "Run the server in a control group that it may divide to bound all processes of a session \
+                        together: systemd-run --user -p Delegate=yes superserve serve."
+                    .to_owned();
+            let state = if full { State::Ok } else { State::Warn };
+            Check::new("limits", state, detail, Some(hint))
         }
     }
 }

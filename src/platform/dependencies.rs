@@ -19,6 +19,7 @@ use crate::harness::Output;
 use crate::sandbox::{Exit, Limits, Process, Sandbox, Shown, Spec};
 use crate::store::Revision;
 use crate::wire::agent::DepsStatus;
+use crate::wire::limits::size_text;
 use crate::wire::{AgentId, Isolation, Network};
 
 /// Where the sandbox shows the environment of Python programs.
@@ -242,6 +243,10 @@ impl Inner {
             Ok(Exit::Code(code)) => return Err(format!("{end}\n(exit code {code})").trim_start().to_owned()),
             Ok(Exit::Signal(signal)) => {
                 return Err(format!("{end}\n(ended by signal {signal})").trim_start().to_owned());
+            }
+            Ok(Exit::OutOfMemory(limit)) => {
+                let limit = size_text(limit);
+                return Err(format!("{end}\n(ran out of memory: {limit})").trim_start().to_owned());
             }
             Err(_elapsed) => {
                 let limit = self.options.install_limit.as_secs();

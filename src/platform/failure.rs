@@ -171,6 +171,7 @@ fn over(bytes: u64, limit: u64) -> String {
 fn told(exit: Exit) -> (&'static str, String) {
     match exit {
         Exit::Code(code) => ("agent_exited", format!("exited with code {code}")),
+        Exit::OutOfMemory(limit) => ("out_of_memory", format!("ran out of memory ({})", size_text(limit))),
         Exit::Signal(signal) => match signal_name(signal) {
             Some(name) => ("agent_crashed", format!("was ended by signal {signal} ({name})")),
             None => ("agent_crashed", format!("was ended by signal {signal}")),

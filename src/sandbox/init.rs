@@ -231,6 +231,13 @@ fn confine(inherited: &Inherited) -> Result<(), Failure> {
     }
 }
 
+/// Has the kernel end the agent rather than the init, or the server, when memory runs out.
+fn blame_first() {
+    // What can't be seen into can't be written to either. Nobody else is here yet, and being exec'd will do the same.
+    let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
+    let _ = fs::write("/proc/self/oom_score_adj", "500");
+}
+
 /// Becomes the agent's program; answers only with the errno of why not.
 #[expect(clippy::disallowed_methods, reason = "the one place that runs an agent's program")]
 fn exec(inherited: &Inherited) -> i32 {
@@ -244,6 +251,9 @@ fn exec(inherited: &Inherited) -> i32 {
         rustix::stdio::dup2_stdin(stdin)?;
         rustix::stdio::dup2_stdout(stdout)?;
         rustix::stdio::dup2_stderr(stderr)?;
+        if order.walls != Walls::None {
+            blame_first();
+        }
         order.spec.limits.apply_memory()
     };
     if let Err(error) = ready() {

@@ -3,6 +3,7 @@
 //! Not here: what an agent says (harness) and whose workspace it is (platform).
 
 mod bwrap;
+mod cgroup;
 mod filter;
 mod init;
 mod landlock;
@@ -34,6 +35,7 @@ use futures_util::future::BoxFuture;
 use crate::wire::{Isolation, Network};
 
 pub use bwrap::{INIT, init_main};
+pub use cgroup::Grouped;
 pub use limits::Limits;
 pub use spawner::{LaunchSpawner, Spawner, spawner_main};
 pub use usage::{Measured, Usage, measure};
@@ -87,6 +89,9 @@ pub struct Tried {
 /// # Errors
 /// What the machine refuses: of `Auto`, what the best driver lacks.
 pub async fn open(wish: Wish, spawner: Spawner, scratch: &Path, uid: u32) -> Result<Opened, Refusal> {
+    if wish.choice != Choice::None {
+        spawner.group(scratch).await;
+    }
     let mut refused = None;
     for sandbox in candidates(wish, &spawner, scratch) {
         match probe::once(sandbox.as_ref(), scratch, uid).await {
@@ -102,6 +107,11 @@ pub async fn open(wish: Wish, spawner: Spawner, scratch: &Path, uid: u32) -> Res
         reason: "there is no driver".to_owned(),
         remedy: "Choose one with --sandbox.".to_owned(),
     }))
+}
+
+/// What this machine lets a server bound by control groups, for all processes of a sandbox together. Blocks.
+pub fn grouped() -> Grouped {
+    cgroup::Groups::on_trial().grouped()
 }
 
 /// Tries every driver that isolates, the best first. As for [`open`], but nothing is noted.
@@ -226,6 +236,8 @@ pub trait Sandbox: Send + Sync {
 pub enum Exit {
     Code(i32),
     Signal(i32),
+    /// The kernel ended it since its sandbox took more memory than this, in bytes.
+    OutOfMemory(u64),
 }
 
 /// Why an agent could not be started.

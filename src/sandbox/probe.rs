@@ -88,6 +88,7 @@ pub(super) async fn probe(sandbox: &dyn Sandbox, scratch: &Path, uid: u32) -> Re
         Exit::Code(0) => Ok(()),
         Exit::Code(code) => Err(refused(format!("it exited with status {code}"))),
         Exit::Signal(signal) => Err(refused(format!("it was ended by signal {signal}"))),
+        Exit::OutOfMemory(limit) => Err(refused(format!("it took more than {limit} bytes of memory"))),
     }
 }
 

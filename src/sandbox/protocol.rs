@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::MemfdFlags;
 use rustix::net::{
@@ -40,6 +41,8 @@ pub(super) enum Walls {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     pub walls: Walls,
+    /// Folders of the control groups that its first process is put into.
+    pub groups: Vec<PathBuf>,
     pub spec: Spec,
 }
 
@@ -189,6 +192,7 @@ mod tests {
     fn an_order_survives_its_memory() {
         let order = Order {
             walls: Walls::Namespaces,
+            groups: vec!["/g".into()],
             spec: Spec {
                 name: "s".into(),
                 argv: vec!["cat".into()],

@@ -9,7 +9,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -17,6 +18,8 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 
+use super::Limits;
+use super::cgroup::{self, Group, Groups};
 use super::filter::Filter;
 use super::init::{self, INSIDE_UID, Inherited};
 use super::launch;
@@ -34,11 +37,27 @@ pub type LaunchSpawner = Arc<dyn Fn() -> io::Result<OwnedFd> + Send + Sync>;
 pub struct Spawner {
     launch: LaunchSpawner,
     socket: Arc<Mutex<Option<Arc<AsyncFd<OwnedFd>>>>>,
+    groups: Arc<OnceLock<Arc<Groups>>>,
 }
 
 impl Spawner {
     pub fn new(launch: LaunchSpawner) -> Self {
-        Self { launch, socket: Arc::default() }
+        Self { launch, socket: Arc::default(), groups: Arc::default() }
+    }
+
+    /// Puts what is started from now on into control groups, where the machine has some for a server with the state
+    /// folder `home`.
+    pub(super) async fn group(&self, home: &Path) {
+        let home = home.to_owned();
+        if let Ok(groups) = tokio::task::spawn_blocking(move || Groups::of_server(&home)).await {
+            // The first that were found are as good.
+            let _ = self.groups.set(Arc::new(groups));
+        }
+    }
+
+    /// The control groups of a new sandbox, if it is to have any.
+    pub(super) fn new_group(&self, limits: &Limits) -> Option<Group> {
+        self.groups.get()?.make(limits)
     }
 
     /// Hands an order to the spawner, with the agent's ends of its stdin, stdout, stderr and control socket.
@@ -221,6 +240,7 @@ impl Trees {
         let filter = self.filter()?;
         let (go, goes) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).broken("make a pipe")?;
         let mut goes = Some(goes);
+        let groups = order.groups.clone();
         let inherited = Inherited { order, filter, stdin, stdout, stderr, control, sources, privileged, go };
         let spawned = launch::spawn(flags, || {
             // The child's own copy: with it open, it would never see that the spawner is gone.
@@ -234,6 +254,8 @@ impl Trees {
             other => other.step("user namespace")?,
         };
         self.roots.insert(root);
+        // Before it may start anything.
+        cgroup::join(&groups, root.as_raw_nonzero().get());
         if let Some((uid, gid)) = uids {
             map_ids(root, uid, gid, privileged)?;
         }

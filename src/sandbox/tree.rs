@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::cgroup::Group;
 use super::launch;
 use super::probe::{GO_ON, refusal};
 use super::protocol::{Command, Order, Report, Walls, receive, send, socket_pair};
@@ -40,7 +41,13 @@ pub(super) async fn start(spawner: &Spawner, spec: &Spec, walls: Walls) -> Resul
 }
 
 async fn attempt(spawner: &Spawner, spec: &Spec, walls: Walls) -> Result<Process, StartError> {
-    let order = Order { walls, spec: spec.clone() };
+    let group = match walls {
+        // What was asked for is nothing but the user's own rights.
+        Walls::None => None,
+        Walls::Bwrap | Walls::Landlock | Walls::Namespaces => spawner.new_group(&spec.limits).map(Arc::new),
+    };
+    let groups = group.as_ref().map(|group| group.folders().to_vec()).unwrap_or_default();
+    let order = Order { groups, walls, spec: spec.clone() };
     let mut again = true;
     loop {
         let (agent_stdin, stdin) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
@@ -72,6 +79,7 @@ async fn attempt(spawner: &Spawner, spec: &Spec, walls: Walls) -> Result<Process
             has_namespaces: walls == Walls::Namespaces,
             pidfd: launch::watch(pidfd)?,
             control: control.clone(),
+            group: group.clone(),
             exit: watch::channel(None).1,
             watcher: None,
         };
@@ -187,6 +195,7 @@ struct Started {
     has_namespaces: bool,
     pidfd: AsyncFd<OwnedFd>,
     control: Arc<AsyncFd<OwnedFd>>,
+    group: Option<Arc<Group>>,
     exit: watch::Receiver<Option<Exit>>,
     watcher: Option<JoinHandle<()>>,
 }
@@ -195,7 +204,7 @@ impl Started {
     /// Keeps the agent's exit for all who will ask.
     fn watch(&mut self) {
         let (told, exit) = watch::channel(None);
-        let control = self.control.clone();
+        let (control, group) = (self.control.clone(), self.group.clone());
         self.exit = exit;
         self.watcher = Some(tokio::spawn(async move {
             let exit = loop {
@@ -205,6 +214,12 @@ impl Started {
                     // The init was killed, and all with it.
                     Ok(None) | Err(_) => break Exit::Signal(libc::SIGKILL),
                 }
+            };
+            let limit = group.and_then(|group| group.out_of_memory());
+            let exit = match (exit, limit) {
+                // By itself, or as a shell tells of a child.
+                (Exit::Signal(libc::SIGKILL) | Exit::Code(137), Some(limit)) => Exit::OutOfMemory(limit),
+                (exit, _) => exit,
             };
             told.send_replace(Some(exit));
         }));
