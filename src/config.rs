@@ -197,6 +197,8 @@ pub struct Config {
     /// Keys that encrypt agents' secrets instead of the one in the home's `secret.key`.
     pub secret_key: Option<Secret>,
     pub clock: Clock,
+    /// The step at which a test has the server die.
+    pub fault: Option<String>,
 }
 
 impl Config {
@@ -338,6 +340,7 @@ impl Settings {
                 .collect(),
             secret_key: environment("SUPERSERVE_SECRET_KEY").map(Secret::new),
             clock: test_clock()?,
+            fault: environment("SUPERSERVE_TEST_FAULT"),
             home: self.home,
         })
     }

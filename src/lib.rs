@@ -6,6 +6,8 @@ pub mod wire;
 pub mod memory;
 /// The one source of time and random IDs.
 pub mod clock;
+/// Steps at which a test has the server die.
+pub mod fault;
 /// Every setting; the only reader of the environment.
 pub mod config;
 /// Where agents, sessions, runs and messages are kept.

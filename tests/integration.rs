@@ -37,6 +37,7 @@ mod network;
 mod ops;
 mod ordinary_user;
 mod readme;
+mod recovery;
 mod repl;
 mod retention;
 mod run;

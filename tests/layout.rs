@@ -7,24 +7,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of ours. `daemon` and `cli` stand on top.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("wire", &[]),
     ("memory", &[]),
     ("clock", &[]),
+    ("fault", &[]),
     ("config", &["clock", "wire"]),
-    ("store", &["clock", "wire"]),
-    ("sandbox", &["wire"]),
+    ("store", &["clock", "fault", "wire"]),
+    ("sandbox", &["fault", "wire"]),
     ("harness", &["sandbox", "wire"]),
     ("vault", &["wire"]),
     ("egress", &["wire"]),
-    ("platform", &["clock", "egress", "harness", "sandbox", "store", "vault", "wire"]),
+    ("platform", &["clock", "egress", "fault", "harness", "sandbox", "store", "vault", "wire"]),
     ("server", &["clock", "platform", "wire"]),
     ("client", &["wire"]),
     ("render", &["wire"]),
     ("script", &["client", "clock", "config", "memory", "render", "wire"]),
     (
         "daemon",
-        &["client", "clock", "config", "harness", "platform", "sandbox", "server", "store", "vault", "wire"],
+        &[
+            "client", "clock", "config", "fault", "harness", "platform", "sandbox", "server", "store",
+            "vault", "wire",
+        ],
     ),
     ("cli", &["client", "clock", "config", "daemon", "render", "script", "wire"]),
 ];

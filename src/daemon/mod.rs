@@ -347,6 +347,7 @@ mod tests {
             turn_timeout: START,
             search_path: String::new(),
             clock: Clock::system(),
+            fault: None,
         };
         let mut lock = lock::Lock::take(&home.path().join("server.lock")).expect("a file").expect("a lock");
         lock.sign(2, Path::new("/s")).expect("a pid");

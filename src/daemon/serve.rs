@@ -101,6 +101,9 @@ pub fn serve(config: &Config, options: &Serve) -> Result<(), ServeError> {
         let _ = rustix::process::setsid();
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if let Some(fault) = &config.fault {
+        crate::fault::arm(fault);
+    }
     raise_open_files();
     // Its memory holds secrets in the clear now and then: no core dump of it, and no look into it by other processes of its
     // user. It ends with the exec of the spawner.

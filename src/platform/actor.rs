@@ -11,6 +11,7 @@ use super::room::Known;
 use super::start::Agent;
 use super::stream::{Broadcast, RunStream};
 use super::{Error, Inner, Result, blocking};
+use crate::fault;
 use crate::store::{OpenRun, RunEnd, StoredSession};
 use crate::wire::{EndReason, Session, SessionId, Status};
 
@@ -266,7 +267,7 @@ impl Actor {
             return Err(error.into());
         }
         if let Some((end, broadcast)) = run {
-            broadcast.publish(end.events);
+            fault::step("event.publish", || broadcast.publish(end.events));
         }
         self.view().await
     }

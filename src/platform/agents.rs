@@ -8,6 +8,7 @@ use super::archive::{self, Bounds};
 use super::plan::Plan;
 use super::workspace::NEW;
 use super::{ENDS_AT_ONCE, Error, Platform, Result, Upload, blocking, command};
+use crate::fault;
 use crate::store::NewRevision;
 use crate::wire::agent::{DepsStatus, MAX_NAME, is_agent_name};
 use crate::wire::{self, AgentId, EndReason};
@@ -100,7 +101,7 @@ impl Platform {
         blocking(move || {
             // What a deployment left that was never finished.
             layout.wipe(&place)?;
-            std::fs::rename(&new, &place).map_err(|source| Error::Folder {
+            fault::step("agent.rename", || std::fs::rename(&new, &place)).map_err(|source| Error::Folder {
                 doing: "rename",
                 path: new,
                 source,

@@ -14,6 +14,7 @@ use super::room::Room;
 use super::start::{self, Agent, Starting, idle_timeout};
 use super::stream::{Broadcast, RunStream};
 use super::{Error, Inner, Result};
+use crate::fault;
 use crate::harness::{Output, TurnEnd};
 use crate::sandbox::{Exit, Limits};
 use crate::store::{HistoryLine, NewRun, Revision, RunEnd, Store, StoredSession};
@@ -130,7 +131,7 @@ impl Run {
     /// Stores what is pending, then shows it.
     async fn flush(&mut self, store: &Store) -> Result<()> {
         store.append_events(&self.pending).await?;
-        self.going.broadcast.publish(self.pending.drain(..));
+        fault::step("event.publish", || self.going.broadcast.publish(self.pending.drain(..)));
         Ok(())
     }
 
@@ -380,7 +381,7 @@ impl Actor {
             self.unsettled = Some(end);
             return;
         }
-        broadcast.publish(end.events);
+        fault::step("event.publish", || broadcast.publish(end.events));
     }
 
     async fn answer(&self, waiting: Waiting, session: Result<Session>) {

@@ -10,6 +10,7 @@ use rustix::fs::{FileType, Mode};
 use serde_json::json;
 
 use super::{Error, Result, dependencies};
+use crate::fault;
 use crate::sandbox::Sandbox;
 use crate::store::HistoryLine;
 use crate::wire::{AgentId, Role, SessionId};
@@ -158,7 +159,8 @@ impl Folders {
                 layout.wipe(&new)?;
                 return Err(error);
             }
-            std::fs::rename(&new, folder).map_err(failed("rename", &new))?;
+            fault::step("workspace.rename", || std::fs::rename(&new, folder))
+                .map_err(failed("rename", &new))?;
         }
         match DirBuilder::new().mode(0o755).create(&self.runtime) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -198,7 +200,7 @@ impl Folders {
             .map_err(failed("write", &new))?;
         file.write_all(text.as_bytes()).map_err(failed("write", &new))?;
         file.set_permissions(Permissions::from_mode(0o644)).map_err(failed("write", &new))?;
-        std::fs::rename(&new, &path).map_err(failed("write", &path))
+        fault::step("workspace.history", || std::fs::rename(&new, &path)).map_err(failed("write", &path))
     }
 
     /// Adds a turn's lines to the history that the agent reads.

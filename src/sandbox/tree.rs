@@ -21,6 +21,7 @@ use super::probe::{GO_ON, refusal};
 use super::protocol::{Command, Order, Report, Walls, receive, send, socket_pair};
 use super::spawner::Spawner;
 use super::{Exit, Process, Refusal, Spec, StartError, Tree};
+use crate::fault;
 
 /// How long a subreaper gets to kill its tree, before it is killed itself and the spawner ends the rest.
 const SUBREAPER_GRACE: Duration = Duration::from_secs(5);
@@ -31,7 +32,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// Starts a tree; when this answers, the agent's program has been exec'd. Dropped before, it leaves nothing behind.
 pub(super) async fn start(spawner: &Spawner, spec: &Spec, walls: Walls) -> Result<Process, StartError> {
     check(spec)?;
-    match tokio::time::timeout(START_LIMIT, attempt(spawner, spec, walls)).await {
+    match tokio::time::timeout(START_LIMIT, fault::around("sandbox.spawn", attempt(spawner, spec, walls)))
+        .await
+    {
         Ok(started) => started,
         Err(_elapsed) => {
             let text = format!("it was not ready within {} s", START_LIMIT.as_secs());
@@ -282,7 +285,7 @@ impl Tree for Started {
     }
 
     fn kill(&self) -> BoxFuture<'_, ()> {
-        async move {
+        let killed = async move {
             self.end();
             if self.has_namespaces {
                 return self.gone().await;
@@ -291,8 +294,8 @@ impl Tree for Started {
                 let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
                 self.gone().await;
             }
-        }
-        .boxed()
+        };
+        fault::around("sandbox.kill", killed).boxed()
     }
 }
 

@@ -12,6 +12,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
+use crate::fault;
+
 pub(super) const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 const NAMES_AT_ONCE: usize = 1000;
@@ -49,7 +51,7 @@ pub fn wipe(trash: &Path, victim: &Path) -> io::Result<Wiped> {
         // A folder that its owner can't write to can't be moved either.
         allow(&openat(CWD, victim, OFlags::PATH | FOLDER, Mode::empty())?)?;
     }
-    if let Err(error) = renameat(CWD, victim, &folder, "0") {
+    if let Err(error) = fault::step("trash.rename", || renameat(CWD, victim, &folder, "0")) {
         unlinkat(&trash, batch, AtFlags::REMOVEDIR)?;
         return Err(error.into());
     }
@@ -66,7 +68,7 @@ pub fn empty_trash(trash: &Path) -> io::Result<Wiped> {
     };
     let (mut wiped, mut first_error) = (Wiped::default(), None);
     for path in left {
-        match wipe(trash, &path) {
+        match fault::step("trash.empty", || wipe(trash, &path)) {
             Ok(more) => wiped += more,
             Err(error) => drop(first_error.get_or_insert(error)),
         }

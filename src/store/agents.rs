@@ -1,6 +1,7 @@
 //! Agents and their revisions.
 
 use super::{Result, Store, parse, parse_json, signed, to_json, unsigned};
+use crate::fault;
 use crate::wire::agent::DepsStatus;
 use crate::wire::{Agent, AgentConfig, AgentId, Timestamp};
 
@@ -108,7 +109,7 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         }
-        transaction.commit().await?;
+        fault::around("agent.store", transaction.commit()).await?;
         Ok(())
     }
 
@@ -205,7 +206,7 @@ impl Store {
             .bind(agent.as_str())
             .execute(&mut *transaction)
             .await?;
-        transaction.commit().await?;
+        fault::around("agent.delete", transaction.commit()).await?;
         Ok(())
     }
 
@@ -219,11 +220,14 @@ impl Store {
 
     /// Forgets the deleted agents that no session names any more.
     pub async fn forget_deleted_agents(&self) -> Result<()> {
-        sqlx::query(
-            "DELETE FROM agents WHERE deleted_at IS NOT NULL
+        fault::around(
+            "agent.forget",
+            sqlx::query(
+                "DELETE FROM agents WHERE deleted_at IS NOT NULL
              AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.agent_id = agents.id)",
+            )
+            .execute(&self.write),
         )
-        .execute(&self.write)
         .await?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Result, Store, parse, to_json, unsigned};
+use crate::fault;
 use crate::wire::SessionId;
 
 /// So many sessions or runs go in one transaction, so that nobody waits long for the writer.
@@ -32,13 +33,16 @@ impl Store {
     /// Forgets sessions that have ended before that moment, with their runs and messages: at most a batch, so ask
     /// until it answers that none was left.
     pub async fn forget_ended(&self, before: i64) -> Result<Vec<SessionId>> {
-        let ids: Vec<String> = sqlx::query_scalar(
-            "DELETE FROM sessions WHERE id IN
+        let ids: Vec<String> = fault::around(
+            "retention.sessions",
+            sqlx::query_scalar(
+                "DELETE FROM sessions WHERE id IN
                  (SELECT id FROM sessions WHERE status = 'ended' AND ended_at < $1 LIMIT $2) RETURNING id",
+            )
+            .bind(before)
+            .bind(BATCH)
+            .fetch_all(&self.write),
         )
-        .bind(before)
-        .bind(BATCH)
-        .fetch_all(&self.write)
         .await?;
         let ids: Vec<SessionId> = ids.iter().map(|id| parse("a session's ID", id)).collect::<Result<_>>()?;
         for id in &ids {
@@ -73,12 +77,15 @@ impl Store {
         if runs.is_empty() {
             return Ok(0);
         }
-        let done = sqlx::query(
-            "DELETE FROM events WHERE run_id IN (SELECT value FROM json_each($1))
+        let done = fault::around(
+            "retention.events",
+            sqlx::query(
+                "DELETE FROM events WHERE run_id IN (SELECT value FROM json_each($1))
                  AND number < (SELECT max(number) FROM events l WHERE l.run_id = events.run_id)",
+            )
+            .bind(to_json("runs", &runs)?)
+            .execute(&self.write),
         )
-        .bind(to_json("runs", &runs)?)
-        .execute(&self.write)
         .await?;
         Ok(done.rows_affected())
     }

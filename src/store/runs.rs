@@ -3,6 +3,7 @@
 use sqlx::{Sqlite, Transaction};
 
 use super::{Result, Store, parse, parse_json, signed, to_json, unsigned};
+use crate::fault;
 use crate::wire::{EndReason, Message, NumberedEvent, Role, RunEvent, RunId, SessionId, Status, Timestamp};
 
 /// A run that begins.
@@ -181,7 +182,7 @@ impl Store {
         insert_message(&mut transaction, (&new.session, &new.id), Role::User, &new.prompt, new.at, false)
             .await?;
         insert_events(&mut transaction, std::slice::from_ref(&new.started)).await?;
-        transaction.commit().await?;
+        fault::around("run.begin", transaction.commit()).await?;
         self.tell(&new.session).await;
         Ok(unsigned(turn))
     }
@@ -190,7 +191,7 @@ impl Store {
     pub async fn append_events(&self, events: &[NumberedEvent]) -> Result<()> {
         let mut transaction = self.write.begin().await?;
         insert_events(&mut transaction, events).await?;
-        transaction.commit().await?;
+        fault::around("event.append", transaction.commit()).await?;
         Ok(())
     }
 
@@ -198,7 +199,7 @@ impl Store {
     pub async fn finish_run(&self, end: &RunEnd) -> Result<()> {
         let mut transaction = self.write.begin().await?;
         close_run(&mut transaction, end).await?;
-        transaction.commit().await?;
+        fault::around("run.finish", transaction.commit()).await?;
         self.tell(&end.session).await;
         Ok(())
     }
@@ -224,7 +225,7 @@ impl Store {
         .bind(at)
         .execute(&mut *transaction)
         .await?;
-        transaction.commit().await?;
+        fault::around("session.finish", transaction.commit()).await?;
         self.tell(id).await;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What agents keep secret, as the vault has sealed it.
 
 use super::{Result, Store, signed, unsigned};
+use crate::fault;
 use crate::wire::AgentId;
 
 /// A secret of an agent, encrypted.
@@ -53,7 +54,7 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         }
-        transaction.commit().await?;
+        fault::around("secret.store", transaction.commit()).await?;
         Ok(true)
     }
 
@@ -85,11 +86,11 @@ impl Store {
 
     /// Removes a secret; says whether it was there.
     pub async fn delete_secret(&self, agent: &AgentId, key: &str) -> Result<bool> {
-        let done = sqlx::query("DELETE FROM secrets WHERE agent_id = $1 AND key = $2")
+        let delete = sqlx::query("DELETE FROM secrets WHERE agent_id = $1 AND key = $2")
             .bind(agent.as_str())
             .bind(key)
-            .execute(&self.write)
-            .await?;
+            .execute(&self.write);
+        let done = fault::around("secret.delete", delete).await?;
         Ok(done.rows_affected() > 0)
     }
 }

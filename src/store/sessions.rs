@@ -5,6 +5,7 @@ use sqlx::{QueryBuilder, Sqlite};
 
 use super::cursor::Cursor;
 use super::{Result, Store, parse, parse_json, signed, time, unsigned};
+use crate::fault;
 use crate::wire::{
     AgentId, EndReason, Field, Isolation, Order, Session, SessionId, SessionPage, SessionQuery, Status,
     Timestamp,
@@ -265,18 +266,21 @@ fn list(query: &SessionQuery, agents: &[AgentId], now: i64, limit: u32) -> Resul
 impl Store {
     /// Makes a session, `pending`.
     pub async fn insert_session(&self, new: &NewSession) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO sessions
+        fault::around(
+            "session.insert",
+            sqlx::query(
+                "INSERT INTO sessions
                  (id, agent_id, revision, status, title, created_at, activity_at, idle_timeout_seconds)
              VALUES ($1, $2, $3, 'pending', $4, $5, $5, $6)",
+            )
+            .bind(new.id.as_str())
+            .bind(new.agent_id.as_str())
+            .bind(signed(new.revision))
+            .bind(&new.title)
+            .bind(new.at)
+            .bind(signed(new.idle_timeout_seconds))
+            .execute(&self.write),
         )
-        .bind(new.id.as_str())
-        .bind(new.agent_id.as_str())
-        .bind(signed(new.revision))
-        .bind(&new.title)
-        .bind(new.at)
-        .bind(signed(new.idle_timeout_seconds))
-        .execute(&self.write)
         .await?;
         self.tell(&new.id).await;
         Ok(())
@@ -371,42 +375,56 @@ impl Store {
 
     /// Sets a session's status and forgets its error. Nothing else moves.
     pub async fn set_status(&self, id: &SessionId, status: Status) -> Result<()> {
-        sqlx::query("UPDATE sessions SET status = $2, error = NULL WHERE id = $1 AND status <> 'ended'")
-            .bind(id.as_str())
-            .bind(status.as_str())
-            .execute(&self.write)
-            .await?;
+        fault::around(
+            "session.resume",
+            sqlx::query("UPDATE sessions SET status = $2, error = NULL WHERE id = $1 AND status <> 'ended'")
+                .bind(id.as_str())
+                .bind(status.as_str())
+                .execute(&self.write),
+        )
+        .await?;
         self.tell(id).await;
         Ok(())
     }
 
     /// Says how the session's agent is isolated.
     pub async fn set_isolation(&self, id: &SessionId, isolation: Isolation) -> Result<()> {
-        sqlx::query("UPDATE sessions SET isolation = $2 WHERE id = $1")
-            .bind(id.as_str())
-            .bind(isolation.as_str())
-            .execute(&self.write)
-            .await?;
+        fault::around(
+            "session.isolation",
+            sqlx::query("UPDATE sessions SET isolation = $2 WHERE id = $1")
+                .bind(id.as_str())
+                .bind(isolation.as_str())
+                .execute(&self.write),
+        )
+        .await?;
         Ok(())
     }
 
     /// Notes that a session is to end, so that a later server finishes it if this one can't. A reason that is
     /// noted already stays.
     pub async fn mark_ending(&self, id: &SessionId, reason: EndReason) -> Result<()> {
-        sqlx::query("UPDATE sessions SET ending = coalesce(ending, $2) WHERE id = $1 AND status <> 'ended'")
+        fault::around(
+            "session.ending",
+            sqlx::query(
+                "UPDATE sessions SET ending = coalesce(ending, $2) WHERE id = $1 AND status <> 'ended'",
+            )
             .bind(id.as_str())
             .bind(reason.as_str())
-            .execute(&self.write)
-            .await?;
+            .execute(&self.write),
+        )
+        .await?;
         Ok(())
     }
 
     /// Forgets an ended session with its runs and messages; whether there was one.
     pub async fn delete_session(&self, id: &SessionId) -> Result<bool> {
-        let done = sqlx::query("DELETE FROM sessions WHERE id = $1 AND status = 'ended'")
-            .bind(id.as_str())
-            .execute(&self.write)
-            .await?;
+        let done = fault::around(
+            "session.forget",
+            sqlx::query("DELETE FROM sessions WHERE id = $1 AND status = 'ended'")
+                .bind(id.as_str())
+                .execute(&self.write),
+        )
+        .await?;
         let gone = done.rows_affected() > 0;
         if gone {
             self.tell(id).await;
