@@ -283,6 +283,7 @@ impl Iterator for Sessions {
             end_reason: is_ended.then_some(reason),
             error,
             isolation: Some(Isolation::Full),
+            receipt: None,
         })
     }
 }

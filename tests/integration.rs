@@ -33,6 +33,7 @@ mod flags;
 mod help;
 mod limits;
 mod layout;
+mod lifecycle;
 mod network;
 mod ops;
 mod ordinary_user;

@@ -114,8 +114,9 @@ impl Story {
 
     /// As [`ask`](Self::ask), again if the server has died; a dying one may take one more connection. The next one lives.
     fn insist(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let mut tries = (0..5).filter_map(|_| self.ask(method, path, body.clone()));
-        tries.next().unwrap_or_else(|| panic!("{}: {method} {path}: no answer", self.fault))
+        (0..5)
+            .find_map(|_| self.ask(method, path, body.clone()))
+            .unwrap_or_else(|| panic!("{}: {method} {path}: no answer", self.fault))
     }
 
     fn session(&self, id: &str) -> Value {
@@ -167,7 +168,7 @@ impl Story {
                 self.fault
             );
             let transcript = self.transcript(id);
-            let asked = transcript.iter().filter(|message| message["role"] == "user").next_back().unwrap();
+            let asked = transcript.iter().rfind(|message| message["role"] == "user").unwrap();
             assert_eq!(asked["content"], prompt, "{}", self.fault);
             if !again.text.is_empty() {
                 let reply = transcript.last().unwrap();

@@ -34,6 +34,8 @@ const COLLECTION: Duration = Duration::from_secs(3600);
 const FIRST_COLLECTION: Duration = Duration::from_secs(60);
 /// How long a running turn gets when the server stops.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long the end of a session waits for the last byte to be gone.
+const WIPE: Duration = Duration::from_secs(10);
 /// How long an agent gets to leave by itself.
 const END_GRACE: Duration = Duration::from_secs(2);
 /// The same in a home that is thrown away.
@@ -210,6 +212,7 @@ fn platform_options(config: &Config, options: &Serve) -> Result<platform::Option
         keep_ended: config.keep_ended,
         uid_base: config.uid_base,
         end_grace: if options.throwaway { THROWAWAY_GRACE } else { END_GRACE },
+        wipe_within: WIPE,
         drain: if options.throwaway { Duration::ZERO } else { DRAIN },
         max_upload: MAX_ARCHIVE as u64,
         path: config.search_path.clone(),

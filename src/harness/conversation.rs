@@ -13,7 +13,7 @@ use super::frames::{self, Frame, Lines};
 use super::pipes::{CHUNK, Sink, Source};
 use super::redaction::Redaction;
 use super::reply::Banner;
-use super::scan::{Scan, scan};
+use super::scan::{self, Scan, scan};
 use super::verdict::{Rules, Sign, Watch};
 use super::{Limits, Output};
 use crate::sandbox::{Exit, Process, Tree};
@@ -353,6 +353,11 @@ impl Conversation {
     /// Whether the agent has left part of what it was sent unread. If it has ended, then it never saw that.
     pub fn is_unread(&self) -> bool {
         self.stdin.is_unread()
+    }
+
+    /// How many processes the agent consists of at this moment.
+    pub fn processes(&self) -> u64 {
+        scan::processes(self.tree.root(), self.tree.root_is_init())
     }
 
     /// Ends the agent: tells it, gives it `grace` to go, then kills it and whatever it started. Nothing of it is

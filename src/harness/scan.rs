@@ -100,6 +100,19 @@ pub fn scan(root: i32, root_is_init: bool, stdin: Option<BorrowedFd<'_>>) -> Res
     Ok(Scan { tasks, unread })
 }
 
+/// How many processes a tree has, its root left out if that is our own init.
+pub fn processes(root: i32, root_is_init: bool) -> u64 {
+    let mut scanner = Scanner { pipe: None, tasks: Vec::new(), changed: false };
+    let mut open = vec![root];
+    let mut count = u64::from(!root_is_init);
+    while let Some(pid) = open.pop() {
+        let children = scanner.children_of(pid);
+        count += children.len() as u64;
+        open.extend(children);
+    }
+    count
+}
+
 /// Whether this kernel has the files that a scan reads.
 fn kernel_tells() -> bool {
     static TELLS: OnceLock<bool> = OnceLock::new();

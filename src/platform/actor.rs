@@ -1,6 +1,7 @@
 //! One task a session, while anything happens in it: it alone changes the session and owns its agent, so that what
 //! is asked of a session happens one thing after the other.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use super::start::Agent;
 use super::stream::{Broadcast, RunStream};
 use super::{Error, Inner, Result, blocking};
 use crate::fault;
+use crate::sandbox::Wiped;
 use crate::store::{OpenRun, RunEnd, StoredSession};
-use crate::wire::{EndReason, Session, SessionId, Status};
+use crate::wire::{EndReason, Receipt, Session, SessionId, Status, Timestamp};
 
 /// How long between two attempts to store the end of a run.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
@@ -206,7 +208,7 @@ impl Actor {
     async fn resume(&mut self) -> Result<Session> {
         let stored = self.usable().await?;
         match stored.session.status {
-            Status::Active => Err(Error::Busy),
+            Status::Active => Err(Error::Busy(None)),
             Status::Completed | Status::Failed => {
                 self.inner.store.set_status(&self.id, Status::Idle).await?;
                 self.view().await
@@ -246,19 +248,22 @@ impl Actor {
         if let Err(error) = self.inner.store.mark_ending(&self.id, reason).await {
             tracing::warn!(session = %self.id, %error, "cannot note that the session is being ended");
         }
+        let processes = self.agent.as_ref().map_or(0, |agent| agent.conversation.processes());
         self.end_agent().await;
-        let (layout, folders) = (self.inner.layout.clone(), self.inner.layout.session(&self.id));
-        let wiped = blocking(move || layout.wipe(&folders.all)).await;
-        if let Err(error) = wiped {
-            tracing::error!(session = %self.id, %error, "the session's folders cannot be wiped");
-            if let Some((end, broadcast)) = run {
-                self.finish(end, broadcast).await;
+        let receipt = match self.wipe(processes).await {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                tracing::error!(session = %self.id, %error, "the session's folders cannot be wiped");
+                if let Some((end, broadcast)) = run {
+                    self.finish(end, broadcast).await;
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
         let now = self.inner.clock.now_millis();
         let (debt, end) = (self.unsettled.take(), run.as_ref().map(|(end, _)| end));
-        let finished = self.inner.store.finish_session(&self.id, reason, end.or(debt.as_ref()), now).await;
+        let store = &self.inner.store;
+        let finished = store.finish_session(&self.id, reason, end.or(debt.as_ref()), &receipt, now).await;
         if let Err(error) = finished {
             self.unsettled = debt;
             if let Some((end, broadcast)) = run {
@@ -270,6 +275,43 @@ impl Actor {
             fault::step("event.publish", || broadcast.publish(end.events));
         }
         self.view().await
+    }
+
+    /// Wipes the session's folders and sees to it that nothing is left where they were. What takes longer than its time
+    /// is out of its place by then, and goes on by itself: the receipt has its time when the last byte is gone.
+    async fn wipe(&self, processes: u64) -> Result<Receipt> {
+        let (layout, folder) = (self.inner.layout.clone(), self.inner.layout.session(&self.id).all);
+        let place = folder.clone();
+        let mut wiping = tokio::spawn(blocking(move || layout.wipe(&folder)));
+        let is_gone = || place.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        let done = loop {
+            match tokio::time::timeout(self.inner.options.wipe_within, &mut wiping).await {
+                Ok(done) => break Some(done.unwrap_or(Err(Error::Internal("wiping a session's folders")))?),
+                Err(_elapsed) if is_gone() => break None,
+                Err(_elapsed) => {}
+            }
+        };
+        let receipt = move |wiped: Option<Wiped>, at| Receipt {
+            files: wiped.map_or(0, |wiped| wiped.files),
+            bytes: wiped.map_or(0, |wiped| wiped.bytes),
+            processes,
+            wiped_at: at,
+        };
+        let Some(wiped) = done else {
+            let (inner, id) = (self.inner.clone(), self.id.clone());
+            tokio::spawn(async move {
+                let Ok(Ok(wiped)) = wiping.await else { return };
+                let at = Timestamp::from_millis(inner.clock.now_millis());
+                if let Err(error) = inner.store.set_receipt(&id, &receipt(Some(wiped), Some(at))).await {
+                    tracing::warn!(session = %id, %error, "cannot note that a session is wiped");
+                }
+            });
+            return Ok(receipt(None, None));
+        };
+        if !is_gone() {
+            return Err(Error::Internal("wiping a session's folders: something is there again"));
+        }
+        Ok(receipt(Some(wiped), Some(Timestamp::from_millis(self.inner.clock.now_millis()))))
     }
 
     /// Stores the end of a run that could not be stored when it came.

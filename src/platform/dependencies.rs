@@ -257,7 +257,7 @@ impl Inner {
         }
         let layout = self.layout.clone();
         blocking(move || {
-            ["home", "run"].iter().try_for_each(|name| layout.wipe(&installed.folder.join(name)))
+            ["home", "run"].iter().try_for_each(|name| layout.wipe(&installed.folder.join(name)).map(drop))
         })
         .await
         .map_err(|error| error.to_string())

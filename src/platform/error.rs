@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::sandbox::Refusal;
 use crate::store::StoreError;
 use crate::vault::VaultError;
-use crate::wire::{ErrorCode, SessionId};
+use crate::wire::{ErrorCode, RunId, SessionId};
 
 /// Why a call to the platform failed.
 #[derive(Debug, thiserror::Error)]
@@ -14,9 +14,10 @@ pub enum Error {
     AgentNotFound(String),
     /// A run is going on.
     #[error(
-        "Session is busy: it is still working on a message. Wait for its reply, or cancel the run, then try again"
+        "Session is busy: it is still working on a message{}. Wait for its reply, or cancel the run, then try again",
+        .0.as_ref().map_or(String::new(), ToString::to_string)
     )]
-    Busy,
+    Busy(Option<Holder>),
     #[error("Session has ended and cannot be resumed")]
     Ended { agent: String },
     #[error("Session has expired. Start a new one with: superserve run <agent>")]
@@ -34,6 +35,9 @@ pub enum Error {
     NoRun,
     #[error("Session {} has not ended, so it cannot be forgotten", .0.short())]
     NotEnded(SessionId),
+    /// It has had all the messages that its agent's owner allows.
+    #[error("Session has had {limit} messages, which is all that its agent takes")]
+    MaxTurns { limit: u64, agent: String },
     #[error("Cannot run the agent: {0}")]
     Sandbox(Refusal),
     #[error("Secret not found: the agent {agent} has no secret '{key}'")]
@@ -51,6 +55,20 @@ pub enum Error {
     Vault { what: Option<String>, error: VaultError },
 }
 
+/// The run that a busy session works at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub run: RunId,
+    /// For how many seconds.
+    pub seconds: u64,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, " since {} s ({})", self.seconds, self.run)
+    }
+}
+
 impl Error {
     /// What programs test.
     pub fn code(&self) -> ErrorCode {
@@ -58,8 +76,9 @@ impl Error {
             Self::AgentNotFound(_) | Self::NoRun | Self::SecretNotFound { .. } | Self::SessionNotFound(_) => {
                 ErrorCode::NotFound
             }
-            Self::Busy => ErrorCode::Busy,
+            Self::Busy(_) => ErrorCode::Busy,
             Self::Ended { .. } => ErrorCode::Ended,
+            Self::MaxTurns { .. } => ErrorCode::Conflict,
             Self::Expired { .. } => ErrorCode::Expired,
             Self::Folder { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull
@@ -84,8 +103,8 @@ impl Error {
             Self::AgentNotFound(_) => {
                 Some("Run superserve agents list to see your agents, or superserve deploy to add one.".into())
             }
-            Self::Busy => Some("superserve sessions get shows when it is idle again.".into()),
-            Self::Ended { agent } | Self::Expired { agent } => {
+            Self::Busy(_) => Some("superserve sessions get shows when it is idle again.".into()),
+            Self::Ended { agent } | Self::Expired { agent } | Self::MaxTurns { agent, .. } => {
                 Some(format!("Start a new one with: superserve run {agent}"))
             }
             Self::Folder { .. } => {

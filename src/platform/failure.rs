@@ -99,7 +99,7 @@ impl Failure {
     pub fn too_much(limit: usize) -> Self {
         Self::new(
             "output_limit",
-            format!("The agent printed more than {} MiB in one reply and was stopped", limit >> 20),
+            format!("The agent printed more than {} in one reply and was stopped", size_text(limit as u64)),
         )
     }
 

@@ -81,6 +81,8 @@ pub struct Options {
     pub uid_base: u32,
     /// How long an agent gets to leave by itself when its session ends.
     pub end_grace: Duration,
+    /// How long the end of a session waits for the last byte to be gone.
+    pub wipe_within: Duration,
     /// How long running turns get when the server shuts down.
     pub drain: Duration,
     /// The largest archive that a deployment may carry, in bytes, compressed.

@@ -38,7 +38,7 @@ impl Platform {
             tracing::warn!(%error, "cannot go on with installing dependencies");
         }
         let layout = self.0.layout.clone();
-        blocking(move || {
+        let emptied = blocking(move || {
             half_made.extend(layout.half_deployed());
             half_made.push(layout.aside());
             for folder in half_made {
@@ -48,10 +48,15 @@ impl Platform {
             }
             if let Err(error) = crate::sandbox::empty_trash(&layout.trash()) {
                 tracing::warn!(%error, "the trash cannot be emptied");
+                return Ok(false);
             }
-            Ok::<_, Error>(())
+            Ok::<_, Error>(true)
         })
-        .await
+        .await?;
+        if emptied && let Err(error) = self.0.store.finish_receipts(self.0.clock.now_millis()).await {
+            tracing::warn!(%error, "cannot note that sessions are wiped");
+        }
+        Ok(())
     }
 }
 

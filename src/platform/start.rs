@@ -141,10 +141,9 @@ pub async fn start(
     };
     let process = Process { stdin, stdout, stderr, sockets: Vec::new(), tree: Box::new(Shared(tree)) };
     let fifo = inner.layout.session(&stored.session.id).turn();
-    let opened =
-        Conversation::open(process, &fifo, inner.options.limits, stored.session.id.short(), &redaction);
-    let conversation =
-        opened.await.map_err(|error| Failure::not_opened(error, inner.options.limits.startup))?;
+    let limits = limits(inner, revision);
+    let opened = Conversation::open(process, &fifo, limits, stored.session.id.short(), &redaction);
+    let conversation = opened.await.map_err(|error| Failure::not_opened(error, limits.startup))?;
     starting.tree = None;
     Ok(Agent {
         conversation,
@@ -153,6 +152,13 @@ pub async fn start(
         _live: live,
         _egress: egress,
     })
+}
+
+/// The times after which the turns of a revision are decided: its owner's word goes before the server's.
+pub fn limits(inner: &Inner, revision: &Revision) -> crate::harness::Limits {
+    let turn = revision.config.limits.run.map(Duration::from_secs);
+    let limits = inner.options.limits;
+    crate::harness::Limits { turn: turn.unwrap_or(limits.turn), ..limits }
 }
 
 /// Makes the session's folders and starts its agent over them.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Answer, Command};
+use super::error::Holder;
 use super::failure::Failure;
 use super::ledger::Listening;
 use super::room::Room;
@@ -42,8 +43,9 @@ pub struct Run {
     /// The number of its last event.
     number: u64,
     reply: String,
-    /// How much the agent has said, in bytes.
+    /// How much the agent has said, in bytes, and may say.
     said: usize,
+    most: usize,
     /// Events that are not stored yet.
     pending: Vec<NumberedEvent>,
 }
@@ -107,7 +109,13 @@ impl Run {
 
     fn take(&mut self, output: Output) {
         let event = match output {
-            Output::Text(content) => {
+            Output::Text(mut content) => {
+                // What is beyond the limit by a piece is cut off, so that the limit is one.
+                if self.said < self.most && self.said + content.len() > self.most {
+                    let end = content.floor_char_boundary(self.most - self.said);
+                    self.said += content.len() - end;
+                    content.truncate(end);
+                }
                 self.said += content.len();
                 self.reply.push_str(&content);
                 RunEvent::Delta { content }
@@ -141,7 +149,11 @@ impl Run {
         let (event, status, error) = match verdict {
             Verdict::Completed(status) => {
                 let duration_ms = u64::try_from(now.saturating_sub(self.started)).unwrap_or_default();
-                let (max_turns_reached, max_turns_message) = (None, None);
+                let reached = self.revision.config.limits.turns.filter(|turns| self.turn >= *turns);
+                let max_turns_reached = reached.map(|_| true);
+                let max_turns_message = reached.map(|turns| {
+                    format!("This was message {turns} of {turns} that this agent takes in a session")
+                });
                 (RunEvent::Completed { duration_ms, max_turns_reached, max_turns_message }, status, None)
             }
             Verdict::Cancelled => (RunEvent::Cancelled {}, Status::Idle, None),
@@ -200,7 +212,7 @@ impl Actor {
         }
         let stored = self.usable().await?;
         if stored.session.status == Status::Active {
-            return Err(Error::Busy);
+            return Err(Error::Busy(None));
         }
         if let Err(refusal) = &self.inner.sandbox {
             return Err(Error::Sandbox(refusal.clone()));
@@ -209,6 +221,15 @@ impl Actor {
         let revision = revision.ok_or(Error::Internal("finding the session's revision of its agent"))?;
         let name = stored.session.agent_name.as_deref().unwrap_or(stored.session.agent_id.as_str());
         self.inner.check_required(&stored.session.agent_id, name, &revision.config.secrets).await?;
+        let most = revision.config.limits.reply.and_then(|most| usize::try_from(most).ok());
+        let most = most.unwrap_or(MAX_OUTPUT).min(MAX_OUTPUT);
+        if let Some(limit) = revision.config.limits.turns
+            && stored.session.message_count >= limit
+        {
+            let agent = stored.session.agent_name.clone();
+            let agent = agent.unwrap_or_else(|| stored.session.agent_id.to_string());
+            return Err(Error::MaxTurns { limit, agent });
+        }
         let id = RunId::from_random(self.inner.clock.random());
         let started = self.inner.clock.now_millis();
         let first = NumberedEvent {
@@ -239,6 +260,7 @@ impl Actor {
             number: 1,
             reply: String::new(),
             said: 0,
+            most,
             pending: Vec::new(),
         })
     }
@@ -263,7 +285,7 @@ impl Actor {
             self.answer(waiting, session).await;
             return;
         }
-        let verdict = self.judge(outcome).await;
+        let verdict = self.judge(outcome, &run).await;
         let end = run.end(self.inner.clock.now_millis(), verdict);
         let history = run.history(&end);
         let broadcast = run.going.broadcast.clone();
@@ -289,6 +311,7 @@ impl Actor {
         starting: &mut Starting,
     ) -> Outcome {
         let Self { inner, agent, mailbox, id, .. } = self;
+        let (run_id, run_started) = (run.id.clone(), run.started);
         let cancel = CancellationToken::new();
         let (output, mut said) = mpsc::channel(BATCH);
         let _listening = Listening::new(inner, id, output.clone());
@@ -300,6 +323,11 @@ impl Actor {
             turn: run.turn,
             run: run.id.clone(),
         };
+        let holder = |inner: &Inner| {
+            let millis =
+                u64::try_from(inner.clock.now_millis().saturating_sub(run_started)).unwrap_or_default();
+            Error::Busy(Some(Holder { run: run_id.clone(), seconds: millis / 1000 }))
+        };
         let outcome = {
             let work = order.work(agent, starting, &output, &cancel);
             let outgrown = room.outgrown();
@@ -308,7 +336,7 @@ impl Actor {
                 tokio::select! {
                     biased;
                     Some(command) = mailbox.recv() => {
-                        if let Some(stop) = attend_command(inner, id, command, waiting, &cancel).await {
+                        if let Some(stop) = attend_command(inner, id, command, waiting, &cancel, &holder).await {
                             break Outcome::Stopped(stop);
                         }
                     }
@@ -319,7 +347,7 @@ impl Actor {
                         while run.pending.len() < BATCH && let Ok(more) = said.try_recv() {
                             run.take(more);
                         }
-                        if run.said > MAX_OUTPUT {
+                        if run.said > run.most {
                             break Outcome::Stopped(Stop::TooMuch);
                         }
                         if let Err(error) = run.flush(&inner.store).await {
@@ -337,8 +365,8 @@ impl Actor {
     }
 
     /// What an outcome means for the run and the session. An agent that is of no further use is gone after it.
-    async fn judge(&mut self, outcome: Outcome) -> Verdict {
-        let limits = self.inner.options.limits;
+    async fn judge(&mut self, outcome: Outcome, run: &Run) -> Verdict {
+        let limits = start::limits(&self.inner, &run.revision);
         let stderr = self.agent.as_ref().map(|agent| agent.conversation.stderr_tail()).unwrap_or_default();
         let redaction = self.agent.as_ref().map(|agent| agent.redaction.clone()).unwrap_or_default();
         let verdict = match outcome {
@@ -361,7 +389,7 @@ impl Actor {
             }
             Outcome::Stopped(Stop::Outgrown(failure)) => Verdict::Failed(failure.with_stderr(&stderr)),
             Outcome::Stopped(Stop::Store(error)) => Verdict::Failed(Failure::store(&error)),
-            Outcome::Stopped(Stop::TooMuch) => Verdict::Failed(Failure::too_much(MAX_OUTPUT)),
+            Outcome::Stopped(Stop::TooMuch) => Verdict::Failed(Failure::too_much(run.most)),
         };
         self.kill_agent().await;
         verdict
@@ -403,13 +431,14 @@ async fn attend_command(
     command: Command,
     waiting: &mut Waiting,
     cancel: &CancellationToken,
+    busy: &(dyn Fn(&Inner) -> Error + Sync),
 ) -> Option<Stop> {
     match command {
         Command::Send { answer, .. } => {
-            let _ = answer.send(Err(Error::Busy));
+            let _ = answer.send(Err(busy(inner)));
         }
         Command::Resume { answer } => {
-            let _ = answer.send(Err(Error::Busy));
+            let _ = answer.send(Err(busy(inner)));
         }
         Command::Expire { answer } => {
             // Never while a run is going on.
@@ -428,7 +457,7 @@ async fn attend_command(
             waiting.cancels.push(answer);
         }
         Command::End { unless_active: true, answer, .. } => {
-            let _ = answer.send(Err(Error::Busy));
+            let _ = answer.send(Err(busy(inner)));
         }
         Command::End { reason, answer, .. } => {
             waiting.ends.push(answer);

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Error, Result, dependencies};
 use crate::fault;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, Wiped};
 use crate::store::HistoryLine;
 use crate::wire::{AgentId, Role, SessionId};
 
@@ -110,15 +110,15 @@ impl Layout {
     }
 
     /// Removes a folder with all that is in it, links left unfollowed. One that isn't there is no error. Blocks.
-    pub fn wipe(&self, folder: &Path) -> Result<()> {
+    pub fn wipe(&self, folder: &Path) -> Result<Wiped> {
         match folder.symlink_metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Wiped::default()),
             _ => {}
         }
         match crate::sandbox::wipe(&self.trash(), folder) {
             Ok(wiped) => {
                 tracing::debug!(folder = %folder.display(), wiped.files, wiped.bytes, "wiped");
-                Ok(())
+                Ok(wiped)
             }
             Err(source) => Err(failed("wipe", folder)(source)),
         }

@@ -62,6 +62,7 @@ pub fn session_json(session: &Session) -> Value {
         ("end_reason", session.end_reason.map(|reason| json!(reason))),
         ("error", session.error.as_ref().map(|error| json!(error))),
         ("isolation", session.isolation.map(|isolation| json!(isolation))),
+        ("receipt", session.receipt.map(|receipt| json!(receipt.whole_seconds()))),
     ];
     keys.extend(ours.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
     Value::Object(keys)
@@ -99,6 +100,7 @@ mod tests {
             end_reason: None,
             error: None,
             isolation: None,
+            receipt: None,
         }
     }
 

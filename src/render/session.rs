@@ -6,7 +6,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::table::{coloured, columns, fields, fit};
 use super::{Style, ago, clean, clean_line, moment};
-use crate::wire::{EndReason, Isolation, Message, Role, Session, Status, Timestamp};
+use crate::wire::limits::size_text;
+use crate::wire::{EndReason, Isolation, Message, Receipt, Role, Session, Status, Timestamp};
 
 /// The most columns of a title in a list.
 const TITLE: usize = 50;
@@ -51,6 +52,18 @@ pub fn sessions(sessions: &[Session], style: &Style, agent_column: bool) -> Stri
     columns(&header, rows, style.colour)
 }
 
+/// What an end has removed, in a few words.
+fn receipt_text(receipt: &Receipt) -> String {
+    let many = |count: u64, one: &str| match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {one}{}", if one.ends_with('s') { "es" } else { "s" }),
+    };
+    let files = many(receipt.files, "file");
+    let (bytes, processes) = (size_text(receipt.bytes), many(receipt.processes, "process"));
+    let rest = if receipt.wiped_at.is_none() { "; the wipe goes on" } else { "" };
+    format!("{files} ({bytes}), {processes}{rest}")
+}
+
 /// One session; rows without a value are left out.
 pub fn session(session: &Session, style: &Style) -> String {
     let mut rows = vec![
@@ -71,6 +84,7 @@ pub fn session(session: &Session, style: &Style) -> String {
         let why = session.end_reason.map_or(String::new(), |reason| format!(", by {}", reason_text(reason)));
         ("Ended", format!("{}{why}", dated(at)))
     }));
+    rows.extend(session.receipt.map(|receipt| ("Removed", receipt_text(&receipt))));
     let weaker = session.isolation.filter(|isolation| *isolation != Isolation::Full);
     rows.extend(
         weaker.map(|isolation| ("Isolation", format!("{}{}", isolation.as_str(), network_of(isolation)))),
@@ -186,6 +200,7 @@ mod tests {
             end_reason: None,
             error: None,
             isolation: None,
+            receipt: None,
         };
         vec![
             row(

@@ -297,7 +297,10 @@ fn turn(
             let event = event?.event;
             show(&event)?;
             match event {
-                RunEvent::Completed { duration_ms, .. } => {
+                RunEvent::Completed { duration_ms, max_turns_message, .. } => {
+                    if let Some(message) = max_turns_message {
+                        runtime.host().terminal.err(&format!("! {}\n", clean_line(&message)));
+                    }
                     return Ok(Ended::Completed(Span(i64::try_from(duration_ms).unwrap_or(i64::MAX))));
                 }
                 RunEvent::Failed { error } => return Ok(Ended::Failed(error)),

@@ -190,6 +190,7 @@ fn read(runtime: &Runtime, map: Map) -> Result<(String, wire::Session), Failure>
         end_reason: is_ended.then_some(EndReason::User),
         error: error.or_else(|| (status == Status::Failed).then(|| "The agent exited with code 1".into())),
         isolation: None,
+        receipt: None,
     };
     Ok((agent, session))
 }

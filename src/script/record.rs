@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::session::Session;
-use crate::wire::{self, AgentId, EndReason, Isolation, SessionId, Status, Timestamp};
+use crate::wire::{self, AgentId, EndReason, Isolation, Receipt, SessionId, Status, Timestamp};
 
 /// A session as the server last told it. Texts that many sessions have are kept once.
 #[derive(Clone, Debug)]
@@ -21,6 +21,7 @@ pub struct Record {
     pub status: Status,
     pub end_reason: Option<EndReason>,
     pub isolation: Option<Isolation>,
+    pub receipt: Option<Receipt>,
     pub title: Option<ImmutableString>,
     pub message_count: u64,
     pub created_at: Timestamp,
@@ -56,6 +57,7 @@ impl From<wire::Session> for Record {
             status: session.status,
             end_reason: session.end_reason,
             isolation: session.isolation,
+            receipt: session.receipt,
             title: session.title.map(Into::into),
             message_count: session.message_count,
             created_at: session.created_at,
@@ -85,6 +87,7 @@ impl Record {
             end_reason: self.end_reason,
             error: self.error.as_ref().map(ToString::to_string),
             isolation: self.isolation,
+            receipt: self.receipt,
         }
     }
 }
@@ -226,6 +229,7 @@ enum Key {
     EndReason,
     Error,
     Isolation,
+    Receipt,
     #[serde(other)]
     Other,
 }
@@ -251,7 +255,7 @@ impl<'de> Visitor<'de> for One<'_> {
         let (mut status, mut message_count, mut created_at) = (None, None, None);
         let (mut title, mut error): (Option<Text<'de>>, Option<Text<'de>>) = (None, None);
         let (mut last_activity_at, mut idle_timeout_seconds, mut expires_at) = (None, None, None);
-        let (mut ended_at, mut end_reason, mut isolation) = (None, None, None);
+        let (mut ended_at, mut end_reason, mut isolation, mut receipt) = (None, None, None, None);
         while let Some(key) = map.next_key::<Key>()? {
             match key {
                 Key::Id => session_id = Some(id(&mut map)?),
@@ -268,6 +272,7 @@ impl<'de> Visitor<'de> for One<'_> {
                 Key::EndReason => end_reason = map.next_value()?,
                 Key::Error => error = map.next_value()?,
                 Key::Isolation => isolation = map.next_value()?,
+                Key::Receipt => receipt = map.next_value()?,
                 Key::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -281,6 +286,7 @@ impl<'de> Visitor<'de> for One<'_> {
             status: status.ok_or_else(|| A::Error::missing_field("status"))?,
             end_reason,
             isolation,
+            receipt,
             title: title.map(text),
             message_count: message_count.ok_or_else(|| A::Error::missing_field("message_count"))?,
             created_at: created_at.ok_or_else(|| A::Error::missing_field("created_at"))?,

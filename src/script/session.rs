@@ -58,6 +58,7 @@ impl Session {
             end_reason: None,
             error: None,
             isolation: None,
+            receipt: None,
         })
     }
 

@@ -132,6 +132,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::store::{NewRevision, NewRun, NewSession, RunEnd};
+    use crate::wire::Receipt;
     use crate::wire::{AgentConfig, AgentId, EndReason, NumberedEvent, RunEvent, RunId, Status};
 
     /// A store with `sessions` sessions, each with a run of `events` pieces that ended at `at`.
@@ -217,7 +218,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (store, ids) = filled(&folder.path().join("db"), 250, 20, 1000).await;
         for id in &ids[..240] {
-            store.finish_session(id, EndReason::User, None, 2000).await.expect("ended");
+            store.finish_session(id, EndReason::User, None, &Receipt::default(), 2000).await.expect("ended");
         }
         assert_eq!(store.count_ended(2000).await.expect("a count"), 0);
         assert_eq!(store.count_ended(2001).await.expect("a count"), 240);
@@ -245,7 +246,10 @@ mod tests {
         let copy = folder.path().join("copy's.db");
         let ending = async {
             for id in &ids {
-                store.finish_session(id, EndReason::User, None, 2000).await.expect("ended");
+                store
+                    .finish_session(id, EndReason::User, None, &Receipt::default(), 2000)
+                    .await
+                    .expect("ended");
             }
         };
         let (copied, ()) = tokio::join!(store.copy_to(&copy), ending);

@@ -4,7 +4,9 @@ use sqlx::{Sqlite, Transaction};
 
 use super::{Result, Store, parse, parse_json, signed, to_json, unsigned};
 use crate::fault;
-use crate::wire::{EndReason, Message, NumberedEvent, Role, RunEvent, RunId, SessionId, Status, Timestamp};
+use crate::wire::{
+    EndReason, Message, NumberedEvent, Receipt, Role, RunEvent, RunId, SessionId, Status, Timestamp,
+};
 
 /// A run that begins.
 #[derive(Clone, Debug)]
@@ -210,6 +212,7 @@ impl Store {
         id: &SessionId,
         reason: EndReason,
         run: Option<&RunEnd>,
+        receipt: &Receipt,
         at: i64,
     ) -> Result<()> {
         let mut transaction = self.write.begin().await?;
@@ -217,12 +220,14 @@ impl Store {
             close_run(&mut transaction, end).await?;
         }
         sqlx::query(
-            "UPDATE sessions SET status = 'ended', ended_at = $3, end_reason = coalesce(ending, $2), ending = NULL
+            "UPDATE sessions SET status = 'ended', ended_at = $3, end_reason = coalesce(ending, $2), ending = NULL,
+                 receipt = $4
              WHERE id = $1 AND status <> 'ended'",
         )
         .bind(id.as_str())
         .bind(reason.as_str())
         .bind(at)
+        .bind(to_json("a receipt", receipt)?)
         .execute(&mut *transaction)
         .await?;
         fault::around("session.finish", transaction.commit()).await?;

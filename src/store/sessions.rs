@@ -4,11 +4,11 @@ use serde::Deserialize;
 use sqlx::{QueryBuilder, Sqlite};
 
 use super::cursor::Cursor;
-use super::{Result, Store, parse, parse_json, signed, time, unsigned};
+use super::{Result, Store, parse, parse_json, signed, time, to_json, unsigned};
 use crate::fault;
 use crate::wire::{
-    AgentId, EndReason, Field, Isolation, Order, Session, SessionId, SessionPage, SessionQuery, Status,
-    Timestamp,
+    AgentId, EndReason, Field, Isolation, Order, Receipt, Session, SessionId, SessionPage, SessionQuery,
+    Status, Timestamp,
 };
 
 /// The most sessions on a page.
@@ -57,12 +57,13 @@ struct SessionRow {
     end_reason: Option<String>,
     error: Option<String>,
     isolation: Option<String>,
+    receipt: Option<String>,
 }
 
 /// What every question about sessions asks for.
 const SELECT: &str = "SELECT s.seq, s.id, s.agent_id, a.name AS agent_name, s.revision, s.status, s.title, \
      s.message_count, s.created_at, s.last_activity_at, s.idle_timeout_seconds, s.ending, s.ended_at, \
-     s.end_reason, s.error, s.isolation FROM sessions s JOIN agents a ON a.id = s.agent_id";
+     s.end_reason, s.error, s.isolation, s.receipt FROM sessions s JOIN agents a ON a.id = s.agent_id";
 
 fn reason(word: &str) -> Result<EndReason> {
     match word {
@@ -103,6 +104,7 @@ impl SessionRow {
                 end_reason: self.end_reason.as_deref().map(reason).transpose()?,
                 error: self.error,
                 isolation: self.isolation.as_deref().map(isolation).transpose()?,
+                receipt: self.receipt.as_deref().map(|text| parse_json("a receipt", text)).transpose()?,
             },
         })
     }
@@ -124,6 +126,7 @@ struct Listed(
     Option<EndReason>,
     Option<String>,
     Option<Isolation>,
+    Option<Receipt>,
 );
 
 impl Listed {
@@ -142,6 +145,7 @@ impl Listed {
             end_reason,
             error,
             isolation,
+            receipt,
         ) = self;
         Session {
             id,
@@ -158,6 +162,7 @@ impl Listed {
             end_reason,
             error,
             isolation,
+            receipt,
         }
     }
 }
@@ -234,7 +239,7 @@ fn list(query: &SessionQuery, agents: &[AgentId], now: i64, limit: u32) -> Resul
         QueryBuilder::new("SELECT json_group_array(json(row)) FROM (SELECT json_array(s.id, s.agent_id, ");
     sql.push(column(Field::AgentName, "a.name")).push(", s.status, ").push(column(Field::Title, "s.title"));
     sql.push(", s.message_count, s.created_at, s.last_activity_at, s.idle_timeout_seconds, s.ended_at, s.end_reason, ");
-    sql.push(column(Field::Error, "s.error")).push(", s.isolation) AS row FROM sessions s");
+    sql.push(column(Field::Error, "s.error")).push(", s.isolation, json(s.receipt)) AS row FROM sessions s");
     if wants(Field::AgentName) {
         sql.push(" JOIN agents a ON a.id = s.agent_id");
     }
@@ -412,6 +417,31 @@ impl Store {
             .bind(reason.as_str())
             .execute(&self.write),
         )
+        .await?;
+        Ok(())
+    }
+
+    /// Notes what the end of a session has removed, or that the rest of it is gone by now.
+    pub async fn set_receipt(&self, id: &SessionId, receipt: &Receipt) -> Result<()> {
+        let text = to_json("a receipt", receipt)?;
+        sqlx::query("UPDATE sessions SET receipt = $2 WHERE id = $1")
+            .bind(id.as_str())
+            .bind(text)
+            .execute(&self.write)
+            .await?;
+        Ok(())
+    }
+
+    /// Notes of all ended sessions whose wipe was cut short that nothing of them is left, in milliseconds since the Unix
+    /// epoch.
+    pub async fn finish_receipts(&self, at: i64) -> Result<()> {
+        let at = to_json("a time", &Timestamp::from_millis(at))?;
+        sqlx::query(
+            "UPDATE sessions SET receipt = json_set(receipt, '$.wiped_at', json($1))
+             WHERE receipt IS NOT NULL AND receipt ->> '$.wiped_at' IS NULL",
+        )
+        .bind(at)
+        .execute(&self.write)
         .await?;
         Ok(())
     }

@@ -315,7 +315,7 @@ async fn the_slot_of_a_session_is_never_used_again() {
         };
         store.insert_session(&new).await.expect("a session");
         seqs.push(store.session(&id).await.expect("it").expect("it").seq);
-        store.finish_session(&id, EndReason::User, None, 1).await.expect("ended");
+        store.finish_session(&id, EndReason::User, None, &Receipt::default(), 1).await.expect("ended");
         assert!(store.delete_session(&id).await.expect("deleted"));
     }
     assert_eq!(seqs, [1, 2, 3]);

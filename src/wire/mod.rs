@@ -26,7 +26,8 @@ pub use query::{Extreme, Field, Grouping, Measure, Number, Order, SessionQuery, 
 pub use secret::Secret;
 pub use server::{Health, Isolation, ServerInfo, Version};
 pub use session::{
-    CreateSession, EndReason, EndRow, Message, Role, SendMessage, Session, SessionEvent, SessionPage, Status,
+    CreateSession, EndReason, EndRow, Message, Receipt, Role, SendMessage, Session, SessionEvent,
+    SessionPage, Status,
 };
 pub use timestamp::Timestamp;
 

@@ -101,6 +101,7 @@ words!(
         EndReason = "end_reason",
         Error = "error",
         Isolation = "isolation",
+        Receipt = "receipt",
     }
 );
 

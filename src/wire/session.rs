@@ -125,6 +125,29 @@ pub struct Session {
     /// How the agent's process was last isolated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// What its end has removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
+}
+
+/// What the end of a session has removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Everything in its workspace and its home that was not a folder.
+    pub files: u64,
+    /// The sizes of the files.
+    pub bytes: u64,
+    /// The agent's processes that were there when it was ended.
+    pub processes: u64,
+    /// When the last byte was gone; none while the wipe goes on.
+    pub wiped_at: Option<Timestamp>,
+}
+
+impl Receipt {
+    /// The same with its time in whole seconds.
+    pub fn whole_seconds(self) -> Self {
+        Self { wiped_at: self.wiped_at.map(Timestamp::whole_seconds), ..self }
+    }
 }
 
 /// A session of which only some fields are written, and always its ID.
@@ -157,6 +180,7 @@ impl Serialize for Selected<'_> {
                 Field::EndedAt => map.serialize_entry(name, &session.ended_at)?,
                 Field::EndReason => map.serialize_entry(name, &session.end_reason)?,
                 Field::Error => map.serialize_entry(name, &session.error)?,
+                Field::Receipt => map.serialize_entry(name, &session.receipt)?,
                 Field::Isolation => map.serialize_entry(name, &session.isolation)?,
             }
         }
@@ -165,6 +189,7 @@ impl Serialize for Selected<'_> {
 }
 
 /// One thing that `GET /sessions/watch` tells.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large kind")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEvent {
     /// The session as it is now; it may be as it was.
