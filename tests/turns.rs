@@ -1,6 +1,8 @@
 //! When a turn is over: by frames, by a word on the FIFO, by the kernel's scan, by exit. None may be cut short, and
 //! none may lose a byte.
 
+use std::path::{Path, PathBuf};
+
 use crate::process::{wait_until, with_argument};
 use crate::request::request;
 use crate::test::Test;
@@ -70,6 +72,68 @@ fn a_banner_and_a_prompt_are_no_part_of_the_reply() {
     let id = test.create("prompting");
     assert_eq!(test.send(&id, "hello"), "Bot: hello\n");
     assert_eq!(test.send(&id, "again"), "Bot: again\n");
+}
+
+/// An agent with this code for an interpreter; `None` if that is not installed where every sandbox has it.
+fn interpreted(test: &Test, program: &str, code: &str) -> Option<PathBuf> {
+    if !Path::new("/usr/bin").join(program).exists() {
+        return None;
+    }
+    test.write("told/superserve.yaml", &format!("name: told\ncommand: {program} agent\n"));
+    test.write("told/agent", code);
+    Some(test.work().join("told"))
+}
+
+/// What a message may hold, and must not lose.
+const LINES: &str = "one\ntwo\r\n\n\tC:\\new \u{1f}n \u{2028}end";
+
+#[test]
+fn python_gets_the_new_lines_of_a_message() {
+    let test = Test::new();
+    let code = "import sys\nprint(ascii(input()))\nfor line in sys.stdin: print(ascii(line))";
+    let Some(agent) = interpreted(&test, "python3", code) else { skip!("no /usr/bin/python3") };
+    test.deploy(agent);
+    let id = test.create("told");
+    let ascii = r"'one\ntwo\r\n\n\tC:\\new \x1fn \u2028end";
+    assert_eq!(test.send(&id, LINES), format!("{ascii}'\n"));
+    assert_eq!(test.send(&id, LINES), format!("{ascii}\\n'\n"));
+    assert_eq!(test.send(&id, "plain \\n"), "'plain \\\\n\\n'\n");
+}
+
+#[test]
+fn readline_gets_the_new_lines_of_a_message() {
+    let test = Test::new();
+    let code = "const rl = require('readline').createInterface({ input: process.stdin });\n\
+        rl.question('', (line) => {\n  console.log(JSON.stringify(line));\n\
+        rl.on('line', (line) => console.log(JSON.stringify(line)));\n});";
+    let Some(agent) = interpreted(&test, "node", code) else { skip!("no /usr/bin/node") };
+    test.deploy(agent);
+    let id = test.create("told");
+    for _ in 0..2 {
+        assert_eq!(test.send(&id, LINES), "\"one\\ntwo\\r\\n\\n\\tC:\\\\new \\u001fn \u{2028}end\"\n");
+    }
+    assert_eq!(test.send(&id, "plain \\n"), "\"plain \\\\n\"\n");
+}
+
+#[test]
+fn who_reads_bytes_gets_two_characters_for_a_new_line() {
+    let test = Test::new();
+    let code = "import sys\nfor line in sys.stdin.buffer: print(line)";
+    let Some(agent) = interpreted(&test, "python3", code) else { skip!("no /usr/bin/python3") };
+    test.deploy(agent);
+    assert_eq!(test.send(&test.create("told"), "a\nb"), "b'a\\\\nb\\n'\n");
+}
+
+#[test]
+fn an_own_sitecustomize_still_runs() {
+    let test = Test::new();
+    let code = "import os, sys\nos.environ['PYTHONPATH'] += ':' + os.getcwd()\n\
+        if 'own' not in os.environ: os.environ['own'] = ''; os.execv(sys.executable, [sys.executable, 'agent'])\n\
+        while True: print(input(), os.environ['own'], any('shim' in folder for folder in sys.path))";
+    let Some(agent) = interpreted(&test, "python3", code) else { skip!("no /usr/bin/python3") };
+    test.write("told/sitecustomize.py", "import os\nif 'own' in os.environ: os.environ['own'] = 'ran'");
+    test.deploy(agent);
+    assert_eq!(test.send(&test.create("told"), "hello\nyou"), "hello\nyou ran False\n");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::fstat;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use super::pipes::{CHUNK, Sink, Source};
 use super::redaction::Redaction;
 use super::reply::Banner;
 use super::scan::{self, Scan, scan};
+use super::shim::{Shims, Word};
 use super::verdict::{Rules, Sign, Watch};
 use super::{Limits, Output};
 use crate::sandbox::{Exit, Process, Tree};
@@ -46,6 +48,7 @@ pub struct Conversation {
     pub(super) lines: Lines,
     /// The FIFO.
     pub(super) signals: Lines,
+    pub(super) shims: Shims,
     pub(super) diary: Diary,
     pub(super) exit: Option<Exit>,
     /// The agent has said on the FIFO when it was done, so it will do so again: no rule with a timer applies to it.
@@ -113,6 +116,7 @@ impl Conversation {
         redaction: &Redaction,
     ) -> Result<Self, OpenError> {
         let Process { stdin, stdout, stderr, tree, .. } = process;
+        let pipe = fstat(&stdin).map_err(io::Error::from)?.st_ino;
         let mut this = Self {
             stdin: Sink::new(stdin)?,
             stdout: Source::new(stdout)?,
@@ -124,6 +128,7 @@ impl Conversation {
             mode: Mode::Plain { prompt: String::new() },
             lines: Lines::default(),
             signals: Lines::default(),
+            shims: Shims::new(pipe),
             diary: Diary::new(session, redaction.clone()),
             exit: None,
             says_when: false,
@@ -141,7 +146,7 @@ impl Conversation {
     async fn start(&mut self) -> Result<(), OpenError> {
         let begin = Instant::now();
         let deadline = after(begin, self.limits.startup);
-        let mut watch = Watch::new(self.rules(), begin);
+        let mut watch = Watch::new(self.rules(), begin, None);
         let mut banner = Banner::default();
         let ready = loop {
             let until = Some(deadline.min(watch.next()));
@@ -166,6 +171,9 @@ impl Conversation {
                     if self.hears_ready(&bytes) {
                         break true;
                     }
+                    if self.shims.word() == Word::Idle {
+                        watch.hurry(Instant::now());
+                    }
                 }
                 Event::Time => {
                     let now = Instant::now();
@@ -176,7 +184,8 @@ impl Conversation {
                     if now >= watch.next() && self.look(&mut watch, None).is_some() {
                         let bytes = self.stdout.read_now();
                         if bytes.is_empty() {
-                            break false;
+                            let signals = self.fifo.read_now();
+                            break self.hears_ready(&signals);
                         }
                         watch.stir(Instant::now());
                         if self.hear_banner(&bytes, &mut banner) {
@@ -215,9 +224,11 @@ impl Conversation {
     /// Takes signals before the first message; whether one says that the agent waits for it.
     fn hears_ready(&mut self, bytes: &[u8]) -> bool {
         let mut ready = false;
-        self.signals.feed(bytes, |line| {
-            let frame = line.ok().and_then(Frame::parse_signal);
-            ready |= matches!(frame, Some(Frame::Ready { .. } | Frame::TurnDone { .. }));
+        let shims = &mut self.shims;
+        self.signals.feed(bytes, |line| match line.ok().and_then(Frame::parse_signal) {
+            Some(Frame::Ready { .. } | Frame::TurnDone { .. }) => ready = true,
+            Some(Frame::Shim(report)) => shims.hear(report),
+            _ => {}
         });
         self.says_when |= ready;
         ready
@@ -273,7 +284,7 @@ impl Conversation {
         if seen.is_err() && self.stdin.is_unread() {
             seen = Ok(Scan { tasks: Vec::new(), unread: 1 });
         }
-        watch.see(seen, begun, Instant::now(), ends_line)
+        watch.see(seen, begun, Instant::now(), ends_line, self.shims.trusted_word())
     }
 
     pub(super) fn rules(&self) -> Rules {
@@ -323,10 +334,15 @@ impl Conversation {
     }
 
     pub(super) fn hear_stray_signals(&mut self, bytes: &[u8]) {
-        let (diary, says_when) = (&mut self.diary, &mut self.says_when);
+        let (diary, says_when, shims) = (&mut self.diary, &mut self.says_when, &mut self.shims);
         self.signals.feed(bytes, |line| {
+            let frame = line.ok().and_then(Frame::parse_signal);
+            if let Some(Frame::Shim(report)) = frame {
+                shims.hear(report);
+                return;
+            }
             // It came too late for its turn, which a timer has ended; the next one will be waited for.
-            *says_when |= matches!(line.ok().and_then(Frame::parse_signal), Some(Frame::TurnDone { .. }));
+            *says_when |= matches!(frame, Some(Frame::TurnDone { .. }));
             diary.log("turn fifo", line.unwrap_or_else(|beginning| beginning));
         });
     }

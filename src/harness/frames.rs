@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::shim::Report;
+
 /// The longest line that is read, in bytes without its newline. A longer one is passed over.
 pub const MAX_LINE: usize = 1024 * 1024;
 
@@ -32,6 +34,8 @@ pub enum Frame {
     TurnDone {
         turn: Option<u64>,
     },
+    /// What the shim in an interpreter says; on the FIFO alone.
+    Shim(Report),
     /// A type that we don't know, for the log.
     Unknown(String),
 }
@@ -40,18 +44,12 @@ impl Frame {
     /// The frame on this line; `None` if it is not a JSON object with a `type`. A field that is missing or
     /// of a wrong type counts as empty: an agent's slip must not end its session.
     pub fn parse(line: &[u8]) -> Option<Self> {
-        // Most lines of a plain agent are no JSON: don't bother the parser with them.
-        if line.trim_ascii_start().first() != Some(&b'{') {
-            return None;
-        }
-        let text = String::from_utf8_lossy(line);
-        let Ok(Value::Object(mut fields)) = serde_json::from_str(&text) else {
-            return None;
-        };
-        let Some(Value::String(kind)) = fields.shift_remove("type") else {
-            return None;
-        };
-        Some(match kind.as_str() {
+        let (kind, fields) = object(line)?;
+        Some(Self::of(kind, fields))
+    }
+
+    fn of(kind: String, mut fields: Map<String, Value>) -> Self {
+        match kind.as_str() {
             "ready" => Self::Ready { capabilities: words(fields.get("capabilities")) },
             "text" => Self::Text(text_of(&mut fields, "content")),
             "status" => Self::Status(Value::Object(fields)),
@@ -67,7 +65,7 @@ impl Frame {
             },
             "turn_done" => Self::TurnDone { turn: fields.get("turn").and_then(Value::as_u64) },
             _ => Self::Unknown(kind),
-        })
+        }
     }
 
     /// What a line on the turn FIFO says: a frame, or the bare word `turn_done`.
@@ -75,7 +73,27 @@ impl Frame {
         if line.trim_ascii() == b"turn_done" {
             return Some(Self::TurnDone { turn: None });
         }
-        Self::parse(line)
+        let (kind, fields) = object(line)?;
+        Some(match Report::parse(&kind, &fields) {
+            Some(report) => Self::Shim(report),
+            None => Self::of(kind, fields),
+        })
+    }
+}
+
+/// The `type` of the object on a line, and its other fields.
+fn object(line: &[u8]) -> Option<(String, Map<String, Value>)> {
+    // Most lines of a plain agent are no JSON: don't bother the parser with them.
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
+    let text = String::from_utf8_lossy(line);
+    let Ok(Value::Object(mut fields)) = serde_json::from_str(&text) else {
+        return None;
+    };
+    match fields.shift_remove("type") {
+        Some(Value::String(kind)) => Some((kind, fields)),
+        _ => None,
     }
 }
 
@@ -184,6 +202,7 @@ impl Lines {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::shim::What;
     use super::*;
 
     fn cut(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
@@ -220,6 +239,17 @@ mod tests {
             assert_eq!(parse(none), None, "{none}");
         }
         assert_eq!(Frame::parse_signal(b"turn_done\r"), Some(Frame::TurnDone { turn: None }));
+        let idle = br#"{"type":"idle","pid":5,"stdin":9}"#;
+        assert_eq!(
+            Frame::parse_signal(idle),
+            Some(Frame::Shim(Report { pid: 5, stdin: 9, what: What::Idle }))
+        );
+        assert_eq!(
+            Frame::parse(idle),
+            Some(Frame::Unknown("idle".into())),
+            "on stdout it is the agent's own"
+        );
+        assert_eq!(Frame::parse_signal(br#"{"type":"busy"}"#), Some(Frame::Unknown("busy".into())));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! How to hold one conversation with an agent process, and when a turn of it is over.
 //!
 //! An agent that speaks frames, or signals on its FIFO, says itself when a turn is over. Of any other, `scan` asks the
-//! kernel what each of its tasks waits for, and `verdict` says from that whether it waits for its next message. An exit
-//! ends a turn too. A timer decides only where the kernel's answer leaves it open.
+//! kernel what each of its tasks waits for, and `verdict` says from that whether it waits for its next message; `shim`,
+//! inside python and node, tells what the kernel can't see. An exit ends a turn too. A timer decides only where all
+//! that leaves it open.
 //!
 //! Not here: starting the process (sandbox), and what a conversation means to a session (platform).
 
@@ -14,6 +15,7 @@ mod pipes;
 mod redaction;
 mod reply;
 mod scan;
+mod shim;
 mod turn;
 mod verdict;
 #[cfg(test)]
@@ -27,6 +29,7 @@ pub use conversation::{Conversation, OpenError};
 #[doc(hidden)]
 pub use frames::{Frame, Lines};
 pub use redaction::Redaction;
+pub use shim::{NODE as NODE_SHIM, PYTHON as PYTHON_SHIM};
 pub use turn::TurnEnd;
 
 use std::time::Duration;

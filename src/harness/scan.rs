@@ -51,6 +51,8 @@ pub enum Rest {
     Timed,
     /// A connection on which nothing is clearly outstanding, or one of which we don't know.
     Net,
+    /// It does nothing but sleep for a time, or wait for one connection: it will go on by itself.
+    Paused,
     /// It runs, or waits for something that will surely come: a disk, an answer to a request.
     Busy,
 }
@@ -262,6 +264,7 @@ enum Kind {
     Poll { timed: bool },
     Select { timed: bool },
     Sleep { timed: bool },
+    Pause,
     Other,
 }
 
@@ -298,9 +301,7 @@ impl Call {
             | libc::SYS_accept
             | libc::SYS_accept4 => Kind::Sleep { timed: false },
             // What a stopped and continued sleep goes on with; it had a timer.
-            libc::SYS_nanosleep | libc::SYS_clock_nanosleep | libc::SYS_restart_syscall => {
-                Kind::Sleep { timed: true }
-            }
+            libc::SYS_nanosleep | libc::SYS_clock_nanosleep | libc::SYS_restart_syscall => Kind::Pause,
             _ => Kind::Other,
         }
     }
@@ -326,10 +327,10 @@ impl Owner<'_> {
                 File::Stdin => (Stdin::Reads, Rest::Asleep),
                 File::Pipe => (Stdin::No, Rest::Asleep),
                 File::Timer => (Stdin::No, Rest::Timed),
-                File::Socket => (Stdin::No, Rest::Net),
+                File::Socket => (Stdin::No, Rest::Paused),
                 File::Epoll | File::Other => (Stdin::No, Rest::Busy),
             },
-            Kind::Receive => (Stdin::No, Rest::Net),
+            Kind::Receive | Kind::Pause => (Stdin::No, Rest::Paused),
             Kind::Sleep { timed } => (Stdin::No, sleep(timed)),
             Kind::Epoll { timed } => {
                 let (stdin, rest) = self.epoll(call.int(0), 0);
@@ -562,7 +563,7 @@ mod tests {
         until(&cat, false, |scan| classes(scan) == [reads]);
         let sleep = start(&["sleep", "60"]);
         let unread = || rustix::io::write(&sleep.1, b"abc").unwrap();
-        until(&sleep, false, |scan| classes(scan) == [(Stdin::No, Rest::Timed)] && scan.unread == 0);
+        until(&sleep, false, |scan| classes(scan) == [(Stdin::No, Rest::Paused)] && scan.unread == 0);
         unread();
         assert_eq!(until(&sleep, false, |_| true).unread, 3);
         let busy = start(&["sh", "-c", "while :; do :; done"]);

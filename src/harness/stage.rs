@@ -56,7 +56,10 @@ impl Drop for Group {
 }
 
 /// A folder with the turn FIFO and the file `truth`, to which an agent adds a byte when it is done with a turn.
-pub(super) struct Place(tempfile::TempDir);
+pub(super) struct Place {
+    folder: tempfile::TempDir,
+    env: Vec<(&'static str, String)>,
+}
 
 impl Place {
     pub(super) fn new() -> Self {
@@ -65,11 +68,28 @@ impl Place {
         rustix::fs::mknodat(rustix::fs::CWD, folder.path().join("turn"), rustix::fs::FileType::Fifo, mode, 0)
             .unwrap();
         std::fs::write(folder.path().join("truth"), "").unwrap();
-        Self(folder)
+        Self { folder, env: Vec::new() }
+    }
+
+    /// One whose interpreters load the shims.
+    pub(super) fn with_shims() -> Self {
+        let mut place = Self::new();
+        for (name, text) in [("sitecustomize.py", PYTHON_SHIM), ("node.cjs", NODE_SHIM)] {
+            std::fs::write(place.path(name), text).unwrap();
+        }
+        let node = format!("--require \"{}\"", place.path("node.cjs").display());
+        place.env = vec![("PYTHONPATH", place.folder.path().display().to_string()), ("NODE_OPTIONS", node)];
+        place
+    }
+
+    /// With one more variable in its agents' environment.
+    pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
+        self
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
     }
 
     pub(super) fn done(&self) -> usize {
@@ -80,10 +100,11 @@ impl Place {
     pub(super) fn start(&self, argv: &[&str]) -> Process {
         let mut child = Command::new(argv[0])
             .args(&argv[1..])
-            .current_dir(self.0.path())
+            .current_dir(self.folder.path())
             .env("TRUTH", self.path("truth"))
             .env("SUPERSERVE_TURN", self.path("turn"))
             .env("PYTHONUNBUFFERED", "1")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -11,7 +11,8 @@ use super::Output;
 use super::conversation::{BETWEEN, Conversation, Event, Mode, Wait, after};
 use super::frames::{self, Frame};
 use super::reply::Reply;
-use super::scan::scan;
+use super::scan::{Scan, scan};
+use super::shim::{self, Word};
 use super::verdict::{Sign, Verdict, Watch};
 use crate::sandbox::Exit;
 
@@ -37,6 +38,8 @@ pub enum TurnEnd {
 struct Turn {
     number: u64,
     reply: Reply,
+    /// What the agent did before it got its message.
+    before: Option<Scan>,
     /// From the time at which the agent has got its whole message.
     watch: Option<Watch>,
     stage: Stage,
@@ -99,15 +102,18 @@ impl Conversation {
         self.hear_stray(&stray);
         self.hear_stray_signals(&signals);
 
-        let (message, prompt) = match &self.mode {
+        self.shims.begin_turn();
+        let (message, prompt, before) = match &self.mode {
             Mode::Plain { prompt } => {
-                (format!("{}\n", content.replace('\n', "\\n")).into_bytes(), prompt.as_str())
+                let before = scan(self.tree.root(), self.tree.root_is_init(), self.stdin.fd()).ok();
+                (shim::line(content, self.shims.decode()), prompt.as_str(), before)
             }
-            Mode::Frames { .. } => (frames::message(content, message_id, number), ""),
+            Mode::Frames { .. } => (frames::message(content, message_id, number), "", None),
         };
         let mut turn = Turn {
             number,
             reply: Reply::new(prompt),
+            before,
             watch: None,
             stage: Stage::Running,
             deadline: after(Instant::now(), self.limits.turn),
@@ -130,7 +136,7 @@ impl Conversation {
         loop {
             let now = Instant::now();
             if turn.watch.is_none() && self.stdin.is_empty() && matches!(self.mode, Mode::Plain { .. }) {
-                turn.watch = Some(Watch::new(self.rules(), now));
+                turn.watch = Some(Watch::new(self.rules(), now, turn.before.take()));
             }
             // An agent that has been asked to stop must be able to: what has no room then is lost.
             let reading = turn.reply.has_room() || turn.gone || turn.stage != Stage::Running;
@@ -205,6 +211,9 @@ impl Conversation {
         let now = Instant::now();
         if let Some(watch) = &mut turn.watch {
             watch.stir(now);
+            if self.shims.word() == Word::Idle {
+                watch.hurry(now);
+            }
         }
         if let Mode::Plain { .. } = self.mode {
             if turn.takes() {
@@ -231,6 +240,11 @@ impl Conversation {
             _ => self.diary.log("turn fifo", line.unwrap_or_else(|beginning| beginning)),
         });
         self.signals = signals;
+        if self.shims.word() == Word::Idle
+            && let Some(watch) = &mut turn.watch
+        {
+            watch.hurry(Instant::now());
+        }
         if end.is_some() {
             self.says_when = true;
             // What it printed before it said so is in the pipe.
@@ -260,6 +274,7 @@ impl Conversation {
             Frame::ToolStart { tool, input } if takes => turn.reply.push(Output::ToolStart { tool, input }),
             Frame::ToolEnd { duration_ms } if takes => turn.reply.push(Output::ToolEnd { duration_ms }),
             Frame::Metadata(data) => self.diary.log("metadata", data.to_string().as_bytes()),
+            Frame::Shim(report) => self.shims.hear(report),
             Frame::Unknown(kind) => self.diary.log("unknown frame", kind.as_bytes()),
             Frame::Ready { .. }
             | Frame::Text(_)
@@ -287,10 +302,14 @@ impl Conversation {
             watch.stir(Instant::now());
             return self.hear_signals(&signals, turn);
         }
-        if sign == Sign::Quiet && !self.told {
-            self.told = true;
-            self.diary
-                .note("turns of this agent end by timer; use the SDK or write turn_done to $SUPERSERVE_TURN");
+        if sign == Sign::Quiet {
+            self.shims.end_by_timer();
+            if !self.told {
+                self.told = true;
+                self.diary.note(
+                    "turns of this agent end by timer; use the SDK or write turn_done to $SUPERSERVE_TURN",
+                );
+            }
         }
         Some(TurnEnd::Done)
     }
@@ -299,7 +318,7 @@ impl Conversation {
     fn cancel(&mut self, turn: &mut Turn) {
         let parked = turn.watch.is_some() && {
             let seen = scan(self.tree.root(), self.tree.root_is_init(), self.stdin.fd());
-            matches!(Verdict::of(&seen), Verdict::Parked | Verdict::ParkedMain(_))
+            matches!(Verdict::of(&seen, None), Verdict::Parked | Verdict::ParkedMain(_))
         };
         if parked {
             turn.stage = Stage::Settling;

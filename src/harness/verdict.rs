@@ -1,12 +1,11 @@
 //! From scans to a verdict: whether the agent waits for its next message. Pure: no clock, no I/O.
-//!
-//! Word from inside an interpreter (it is about to block in a read of stdin) would be one more input to [`Watch::see`].
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::scan::{Rest, Scan, Stdin, Task, Unreadable};
+use super::shim::Word;
 
 /// What one scan says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +22,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// What this scan says.
-    pub fn of(scan: &Result<Scan, Unreadable>) -> Self {
+    /// What this scan says. `before` is one from before the message.
+    pub fn of(scan: &Result<Scan, Unreadable>, before: Option<&Scan>) -> Self {
         let Ok(Scan { tasks, unread }) = scan else { return Self::Ambiguous };
         if *unread > 0 || tasks.iter().all(|task| task.stdin == Stdin::No) {
             return Self::Busy;
@@ -35,7 +34,12 @@ impl Verdict {
         let readers = tasks.iter().filter(|task| task.pid == task.tid && task.stdin == Stdin::Reads);
         for reader in readers {
             let family = family(tasks, reader.pid);
-            if tasks.iter().all(|task| task.rest == Rest::Asleep || family.contains(&task.pid)) {
+            // A thread that the message has woken may be the one that answers it.
+            let free = |task: &Task| {
+                family.contains(&task.pid)
+                    && (task.pid != reader.pid || before.is_none_or(|before| was_restless(task, before)))
+            };
+            if tasks.iter().all(|task| task.rest == Rest::Asleep || free(task)) {
                 return Self::ParkedMain(reader.pid);
             }
         }
@@ -59,6 +63,55 @@ fn family(tasks: &[Task], root: i32) -> Vec<i32> {
     }
 }
 
+/// Whether a task could be woken by other things than our message before it came, too.
+fn was_restless(task: &Task, before: &Scan) -> bool {
+    before.tasks.iter().any(|old| old.tid == task.tid && old.rest != Rest::Asleep)
+}
+
+/// Whether a task has not run since then.
+fn slept_since(task: &Task, before: &Scan) -> bool {
+    before.tasks.iter().any(|old| (old.tid, old.runtime) == (task.tid, task.runtime))
+}
+
+/// What a scan says of an agent whose shims say that it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Calm {
+    /// Somebody is at work nevertheless.
+    No,
+    /// It waits, if nobody runs meanwhile.
+    IfAsleep,
+    /// It waits.
+    Surely,
+}
+
+impl Calm {
+    fn of(scan: &Scan, before: Option<&Scan>) -> Self {
+        let tasks = &scan.tasks;
+        let Some(reader) = tasks.iter().find(|task| task.stdin != Stdin::No) else { return Self::No };
+        if scan.unread > 0 {
+            return Self::No;
+        }
+        let restless = |task: &Task| before.is_some_and(|before| was_restless(task, before));
+        let allowed = |task: &Task| match task.rest {
+            Rest::Asleep => true,
+            // Node's shim knows of its timers and connections; its platform has a thread with timers too. Of a thread
+            // beside a reader no shim knows.
+            Rest::Timed | Rest::Net => {
+                task.pid != reader.pid || reader.stdin == Stdin::Waits || restless(task)
+            }
+            Rest::Paused => restless(task),
+            Rest::Busy => false,
+        };
+        if !tasks.iter().all(allowed) {
+            return Self::No;
+        }
+        let (Some(before), Stdin::Reads) = (before, reader.stdin) else { return Self::IfAsleep };
+        let aside = |task: &Task| was_restless(task, before) || slept_since(task, before);
+        let alone = tasks.iter().all(|task| task.tid == reader.tid || aside(task));
+        if alone && reader.tid == reader.pid { Self::Surely } else { Self::IfAsleep }
+    }
+}
+
 /// Whether nobody ran between two scans: then what both saw was so at one instant.
 fn nobody_ran(a: &Scan, b: &Scan) -> bool {
     a.tasks.len() == b.tasks.len()
@@ -69,6 +122,8 @@ fn nobody_ran(a: &Scan, b: &Scan) -> bool {
 const APART: Duration = Duration::from_millis(2);
 /// How long a main thread must wait for its message.
 const MAIN: Duration = Duration::from_millis(100);
+/// A shim that says that the agent is at work must be silent for so many times longer.
+const DENIED: u32 = 4;
 const FIRST: Duration = Duration::from_millis(1);
 const SLOWEST: Duration = Duration::from_millis(50);
 /// So slow it gets when a turn has taken [`LONG`].
@@ -89,6 +144,8 @@ pub struct Rules {
 pub enum Sign {
     Parked,
     ParkedMain,
+    /// The agent's shims say so, and the kernel does not contradict.
+    Shim,
     Quiet,
 }
 
@@ -100,26 +157,35 @@ pub struct Watch {
     /// When the agent last printed something or was at work.
     stirred: Instant,
     next: Instant,
+    /// Not before this: a tree that takes long to scan is scanned the more seldom.
+    rested: Instant,
     step: Duration,
     /// The last scan, if it was parked, and its time.
     parked: Option<(Scan, Instant)>,
     /// The main thread that reads, and since when.
     main: Option<(i32, Instant)>,
+    /// The last scan, if it does not contradict shims that say that the agent waits, and its time.
+    calm: Option<(Scan, Instant)>,
     was_busy: bool,
+    /// What the agent did before it got its message.
+    before: Option<Scan>,
 }
 
 impl Watch {
-    /// From the time at which the agent has got its message.
-    pub fn new(rules: Rules, now: Instant) -> Self {
+    /// From the time at which the agent has got its message; `before` is a scan from before that.
+    pub fn new(rules: Rules, now: Instant, before: Option<Scan>) -> Self {
         Self {
             rules,
             start: now,
             stirred: now,
             next: now + FIRST,
+            rested: now,
             step: FIRST,
             parked: None,
             main: None,
+            calm: None,
             was_busy: false,
+            before,
         }
     }
 
@@ -135,18 +201,28 @@ impl Watch {
         self.next = now + FIRST;
         self.parked = None;
         self.main = None;
+        self.calm = None;
+    }
+
+    /// The agent's shims say that it waits: look at once.
+    pub fn hurry(&mut self, now: Instant) {
+        self.step = FIRST;
+        self.next = now.max(self.rested);
     }
 
     /// Takes a scan that began at `begun` and was finished at `now`. An answer holds if the agent has printed
-    /// nothing up to now. `ends_line`: whether it has printed something this turn, and ended its last line.
+    /// nothing up to now. `ends_line`: whether it has printed something this turn, and ended its last line. `word` is
+    /// what its shims said before the scan.
     pub fn see(
         &mut self,
         scan: Result<Scan, Unreadable>,
         begun: Instant,
         now: Instant,
         ends_line: Option<bool>,
+        word: Word,
     ) -> Option<Sign> {
-        let verdict = Verdict::of(&scan);
+        let verdict = Verdict::of(&scan, self.before.as_ref());
+        let shim = word == Word::Idle && !self.rules.certain_only && self.confirms(&scan, begun, now);
         let parked = self.parked.take();
         let main = self.main.take();
         let was_busy = std::mem::replace(&mut self.was_busy, verdict == Verdict::Busy);
@@ -185,15 +261,43 @@ impl Watch {
             (Verdict::Parked | Verdict::ParkedMain(_) | Verdict::Ambiguous, _) => {
                 let line = ends_line == Some(true);
                 let quiet = if line { self.rules.quiet } else { self.rules.quiet.saturating_mul(8) / 5 };
+                let quiet = if word == Word::Busy { quiet.saturating_mul(DENIED) } else { quiet };
                 if !self.rules.certain_only && now.saturating_duration_since(self.stirred) >= quiet {
                     sign = Some(Sign::Quiet);
                 }
             }
         }
-        // A tree that takes long to scan is scanned the more seldom.
+        if shim && sign != Some(Sign::Parked) {
+            sign = Some(Sign::Shim);
+        }
+        if self.calm.is_some() {
+            step = APART;
+        }
         let cost = now.saturating_duration_since(begun);
-        self.next = now + step.max(cost.saturating_mul(10).min(Duration::from_secs(1)));
+        self.rested = now + cost.saturating_mul(10).min(Duration::from_secs(1));
+        self.next = self.rested.max(now + step);
         sign
+    }
+
+    /// Whether a scan confirms what the shims say.
+    fn confirms(&mut self, scan: &Result<Scan, Unreadable>, begun: Instant, now: Instant) -> bool {
+        let last = self.calm.take();
+        let calm = scan.as_ref().map_or(Calm::IfAsleep, |scan| Calm::of(scan, self.before.as_ref()));
+        match (calm, last) {
+            (Calm::No, _) => false,
+            (Calm::Surely, _) => true,
+            (Calm::IfAsleep, last) => {
+                // Where the kernel tells nothing, that nothing happens for a while must do.
+                let (seen, apart) = match scan {
+                    Ok(scan) => (scan.clone(), APART),
+                    Err(Unreadable) => (Scan::default(), MAIN),
+                };
+                let (seen, at) = last.filter(|(before, _)| nobody_ran(before, &seen)).unwrap_or((seen, now));
+                let confirmed = begun.saturating_duration_since(at) >= apart;
+                self.calm = Some((seen, at));
+                confirmed
+            }
+        }
     }
 
     fn slower(&mut self, now: Instant) -> Duration {
@@ -227,13 +331,13 @@ mod tests {
         mut scan: impl FnMut(u32) -> Result<Scan, Unreadable>,
     ) -> Option<(Sign, Duration)> {
         let start = Instant::now();
-        let mut watch = Watch::new(rules, start);
+        let mut watch = Watch::new(rules, start, None);
         for count in 0.. {
             let now = watch.next();
             if now - start > Duration::from_secs(60) {
                 return None;
             }
-            if let Some(sign) = watch.see(scan(count), now, now, ends_line) {
+            if let Some(sign) = watch.see(scan(count), now, now, ends_line, Word::None) {
                 return Some((sign, now - start));
             }
         }
@@ -253,6 +357,63 @@ mod tests {
         assert_eq!(sign(RULES, Some(true), unread), None);
     }
 
+    /// How the first scan that a shim calls idle is taken; `before` as it was before the message.
+    fn calm(before: &[Task], now: &[Task]) -> Calm {
+        let scan = |tasks: &[Task]| Scan { tasks: tasks.to_vec(), unread: 0 };
+        Calm::of(&scan(now), Some(&scan(before)))
+    }
+
+    #[test]
+    fn a_shim_is_believed_where_the_kernel_does_not_contradict() {
+        let ran = |task: Task| Task { runtime: (2, 2), ..task };
+        let reader = task(1, 1, 0, Stdin::Reads, Rest::Asleep);
+        let beat = task(2, 1, 0, Stdin::No, Rest::Paused);
+        let worker = task(3, 1, 0, Stdin::No, Rest::Asleep);
+        assert_eq!(calm(&[reader], &[ran(reader)]), Calm::Surely);
+        assert_eq!(calm(&[reader, beat], &[ran(reader), ran(beat)]), Calm::Surely, "it did so before");
+        assert_eq!(calm(&[reader, worker], &[ran(reader), worker]), Calm::Surely, "it never woke");
+        assert_eq!(calm(&[reader, worker], &[ran(reader), ran(worker)]), Calm::IfAsleep);
+        for rest in [Rest::Timed, Rest::Net, Rest::Paused, Rest::Busy] {
+            let woken = Task { rest, ..ran(worker) };
+            assert_eq!(calm(&[reader, worker], &[ran(reader), woken]), Calm::No, "{rest:?}");
+        }
+        let polls = task(1, 1, 0, Stdin::Waits, Rest::Timed);
+        let platform = task(2, 1, 0, Stdin::No, Rest::Timed);
+        assert_eq!(calm(&[polls], &[ran(polls), platform]), Calm::IfAsleep);
+        assert_eq!(calm(&[polls], &[ran(polls), beat]), Calm::No);
+        assert_eq!(calm(&[polls], &[Task { rest: Rest::Busy, ..polls }]), Calm::No);
+        let unread = Scan { tasks: vec![reader], unread: 1 };
+        assert_eq!(Calm::of(&unread, None), Calm::No);
+    }
+
+    #[test]
+    fn a_thread_that_the_message_woke_is_waited_for() {
+        let main = task(1, 1, 0, Stdin::Reads, Rest::Asleep);
+        let (idle, works) = (task(2, 1, 0, Stdin::No, Rest::Asleep), task(2, 1, 0, Stdin::No, Rest::Paused));
+        let verdict = |before: Task| {
+            let before = Scan { tasks: vec![main, before], unread: 0 };
+            Verdict::of(&scan(&[main, works]), Some(&before))
+        };
+        assert_eq!(verdict(idle), Verdict::Ambiguous);
+        assert_eq!(verdict(works), Verdict::ParkedMain(1));
+    }
+
+    #[test]
+    fn a_shim_that_says_busy_is_waited_for_longer() {
+        let polls = task(1, 1, 0, Stdin::Waits, Rest::Timed);
+        let ends = |word| {
+            let start = Instant::now();
+            let mut watch = Watch::new(RULES, start, None);
+            loop {
+                let now = watch.next();
+                if watch.see(scan(&[polls]), now, now, Some(true), word).is_some() {
+                    return (now - start).as_secs();
+                }
+            }
+        };
+        assert_eq!((ends(Word::None), ends(Word::Busy), ends(Word::Idle)), (5, 20, 0));
+    }
+
     #[test]
     fn a_thread_of_the_reader_may_work_but_no_sibling() {
         let main = task(2, 2, 1, READER.0, READER.1);
@@ -263,7 +424,7 @@ mod tests {
         let (found, after) = sign(RULES, None, |_| scan(&[shell, main, thread, child])).unwrap();
         assert_eq!(found, Sign::ParkedMain);
         assert!(after >= MAIN && after < MAIN * 2, "{after:?}");
-        assert_eq!(Verdict::of(&scan(&[shell, main, sibling])), Verdict::Ambiguous);
+        assert_eq!(Verdict::of(&scan(&[shell, main, sibling]), None), Verdict::Ambiguous);
         let certain = Rules { certain_only: true, ..RULES };
         assert_eq!(sign(certain, None, |_| scan(&[shell, main, thread])), None);
     }
@@ -289,10 +450,10 @@ mod tests {
     #[test]
     fn output_begins_everything_anew() {
         let reader = task(1, 1, 0, READER.0, READER.1);
-        let mut watch = Watch::new(RULES, Instant::now());
+        let mut watch = Watch::new(RULES, Instant::now(), None);
         for _ in 0..20 {
             let now = watch.next();
-            assert_eq!(watch.see(scan(&[reader]), now, now, None), None);
+            assert_eq!(watch.see(scan(&[reader]), now, now, None, Word::None), None);
             watch.stir(now);
         }
     }
@@ -313,7 +474,7 @@ mod tests {
         #[test]
         fn verdicts_keep_their_word(tasks in proptest::collection::vec(any_task(), 0..8), unread in 0u64..2) {
             let waits = tasks.iter().any(|task| task.stdin != Stdin::No);
-            let verdict = Verdict::of(&Ok(Scan { tasks: tasks.clone(), unread }));
+            let verdict = Verdict::of(&Ok(Scan { tasks: tasks.clone(), unread }), None);
             if unread > 0 || !waits {
                 prop_assert_eq!(verdict, Verdict::Busy);
             }
@@ -335,7 +496,7 @@ mod tests {
         #[test]
         fn whoever_runs_is_not_parked(tasks in proptest::collection::vec(any_task(), 1..6), steps in proptest::collection::vec(0u64..2, 2..12)) {
             let start = Instant::now();
-            let mut watch = Watch::new(RULES, start);
+            let mut watch = Watch::new(RULES, start, None);
             let (mut runtime, mut slept) = (0, 0);
             for step in steps {
                 runtime += step;
@@ -343,7 +504,7 @@ mod tests {
                 let mut tasks = tasks.clone();
                 tasks[0].runtime = (runtime, 1);
                 let now = watch.next();
-                if watch.see(scan(&tasks), now, now, None) == Some(Sign::Parked) {
+                if watch.see(scan(&tasks), now, now, None, Word::None) == Some(Sign::Parked) {
                     prop_assert!(slept > 0);
                 }
             }

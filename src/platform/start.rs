@@ -1,5 +1,6 @@
 //! Starting a session's agent: its folders, its environment, its sandbox, its conversation.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use zeroize::Zeroize;
 
 use super::failure::Failure;
 use super::ledger::Kept;
-use super::workspace::{HISTORY, TURN};
+use super::workspace::{HISTORY, NODE_SHIM, PYTHON_SHIM, TURN};
 use super::{Error, Inner, command, dependencies, runtimes};
 use crate::egress::Egress;
 use crate::harness::{Conversation, Redaction};
@@ -21,6 +22,9 @@ use crate::wire::{Isolation, Secret};
 
 /// The PATH of a sandbox that shows the system's folders alone.
 pub(super) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Makes a C program's stdout pass on each line, where coreutils are installed.
+const LINES: &str = "/usr/libexec/coreutils/libstdbuf.so";
 
 /// A session's running agent. Dropping it kills it.
 pub struct Agent {
@@ -216,6 +220,7 @@ fn spec(
     let folders = inner.layout.session(&stored.session.id);
     let mut argv = command::argv(&revision.command)?;
     let asked = argv.first().cloned().unwrap_or_default();
+    let by_lines = argv.first().is_some_and(|program| buffers(program)) && Path::new(LINES).exists();
     let runtime = argv.first().and_then(|program| runtimes::find(program, &inner.options.path));
     let mut path = match sandbox.isolation() {
         Isolation::None => inner.options.path.clone(),
@@ -253,6 +258,10 @@ fn spec(
     }
     spec.env = environment(&inside, stored, turn, path);
     spec.env.extend(more);
+    if by_lines {
+        let pair = [("LD_PRELOAD", LINES), ("_STDBUF_O", "L")];
+        spec.env.extend(pair.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
     Ok(spec)
 }
 
@@ -265,6 +274,24 @@ fn add_secrets(env: &mut Vec<(String, String)>, secrets: &[(String, Secret)]) {
     }
 }
 
+/// Whether a command may keep what it prints until it ends: interpreters that we know don't.
+fn buffers(program: &str) -> bool {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    let known = ["python", "node", "bun", "deno", "tsx"].iter().any(|known| name.starts_with(known));
+    let shell = ["sh", "bash", "dash", "ash", "busybox", "zsh", "ksh"].contains(&name);
+    let script = [".sh", ".py", ".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| name.ends_with(ending));
+    !(known || shell || script)
+}
+
+fn folder_of(path: &Path) -> String {
+    path.parent().unwrap_or(path).to_string_lossy().into_owned()
+}
+
+/// As node reads a word of `NODE_OPTIONS`.
+fn quoted(word: &str) -> String {
+    format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 /// The agent's environment without its secrets, built from scratch.
 fn environment(inside: &Inside, stored: &StoredSession, turn: u64, path: String) -> Vec<(String, String)> {
     let in_runtime = |name: &str| inside.runtime.join(name).to_string_lossy().into_owned();
@@ -275,6 +302,8 @@ fn environment(inside: &Inside, stored: &StoredSession, turn: u64, path: String)
         ("SUPERSERVE_HISTORY", in_runtime(HISTORY)),
         ("PYTHONUNBUFFERED", "1".to_owned()),
         ("PYTHONIOENCODING", "utf-8".to_owned()),
+        ("PYTHONPATH", folder_of(&inside.runtime.join(PYTHON_SHIM))),
+        ("NODE_OPTIONS", format!("--require {}", quoted(&in_runtime(NODE_SHIM)))),
         ("HOME", inside.home.to_string_lossy().into_owned()),
         ("LANG", "C.UTF-8".to_owned()),
         ("TERM", "dumb".to_owned()),
@@ -284,4 +313,25 @@ fn environment(inside: &Inside, stored: &StoredSession, turn: u64, path: String)
         env.push(("SUPERSERVE_RESUMED", "1".to_owned()));
     }
     env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpreters_need_no_help_to_print_lines() {
+        for program in ["python3", "/usr/bin/python3.11", "node", "/bin/sh", "bash", "./run.sh", "agent.py"] {
+            assert!(!buffers(program), "{program}");
+        }
+        for program in ["./agent", "/usr/bin/awk", "sort", "perl"] {
+            assert!(buffers(program), "{program}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_blanks_is_one_word_of_the_options() {
+        assert_eq!(quoted("/a b/c"), "\"/a b/c\"");
+        assert_eq!(quoted("/a\"b\\c"), "\"/a\\\"b\\\\c\"");
+    }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{Error, Result, dependencies};
 use crate::fault;
+use crate::harness;
 use crate::sandbox::{Sandbox, Wiped};
 use crate::store::HistoryLine;
 use crate::wire::{AgentId, Role, SessionId};
@@ -44,6 +45,9 @@ pub const TURN: &str = "turn";
 pub const NEW: &str = "tmp";
 /// The history's name in the session's runtime folder.
 pub const HISTORY: &str = "history.jsonl";
+/// The shims' names there, which their interpreters ask for.
+pub const PYTHON_SHIM: &str = "shim/py/sitecustomize.py";
+pub const NODE_SHIM: &str = "shim/node.cjs";
 
 impl Layout {
     /// The layout under a state folder; makes the folders that it consists of.
@@ -162,16 +166,9 @@ impl Folders {
             fault::step("workspace.rename", || std::fs::rename(&new, folder))
                 .map_err(failed("rename", &new))?;
         }
-        match DirBuilder::new().mode(0o755).create(&self.runtime) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed("make", &self.runtime)(error));
-            }
-            _ => {}
-        }
-        // The umask may close it to the session's uid; the folder above is closed to everybody else.
-        std::fs::set_permissions(&self.runtime, Permissions::from_mode(0o755))
-            .map_err(failed("open", &self.runtime))?;
+        make_open(&self.runtime)?;
         make_fifo(&self.turn())?;
+        self.write_shims()?;
         self.write_history(history)
     }
 
@@ -187,19 +184,23 @@ impl Folders {
         Ok(())
     }
 
+    /// Writes what the agent's interpreter loads.
+    fn write_shims(&self) -> Result<()> {
+        for folder in ["shim", "shim/py"] {
+            make_open(&self.runtime.join(folder))?;
+        }
+        for (name, text) in [(PYTHON_SHIM, harness::PYTHON_SHIM), (NODE_SHIM, harness::NODE_SHIM)] {
+            let path = self.runtime.join(name);
+            let new = write_new(&path, text)?;
+            std::fs::rename(&new, &path).map_err(failed("write", &path))?;
+        }
+        Ok(())
+    }
+
     fn write_history(&self, lines: &[HistoryLine]) -> Result<()> {
-        let path = self.runtime.join(HISTORY);
-        let new = self.runtime.join("history.tmp");
         let text: String = lines.iter().map(history_line).collect();
-        let _ = std::fs::remove_file(&new);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(&new)
-            .map_err(failed("write", &new))?;
-        file.write_all(text.as_bytes()).map_err(failed("write", &new))?;
-        file.set_permissions(Permissions::from_mode(0o644)).map_err(failed("write", &new))?;
+        let path = self.runtime.join(HISTORY);
+        let new = write_new(&path, &text)?;
         fault::step("workspace.history", || std::fs::rename(&new, &path)).map_err(failed("write", &path))
     }
 
@@ -212,6 +213,21 @@ impl Folders {
             .open(self.runtime.join(HISTORY))?;
         file.write_all(text.as_bytes())
     }
+}
+
+/// Writes a file that the agent may read, beside the one whose place it will take.
+fn write_new(path: &Path, text: &str) -> Result<PathBuf> {
+    let new = path.with_extension(NEW);
+    let _ = std::fs::remove_file(&new);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&new)
+        .map_err(failed("write", &new))?;
+    file.write_all(text.as_bytes()).map_err(failed("write", &new))?;
+    file.set_permissions(Permissions::from_mode(0o644)).map_err(failed("write", &new))?;
+    Ok(new)
 }
 
 fn history_line(line: &HistoryLine) -> String {
@@ -232,10 +248,16 @@ fn make_private(path: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make", path))
 }
 
-/// Makes a folder that everybody may enter who reaches it.
+/// Makes a folder that everybody may enter who reaches it, if it isn't there.
 pub fn make_open(path: &Path) -> Result<()> {
-    DirBuilder::new().create(path).map_err(failed("make", path))?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(failed("make", path))
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed("make", path)(error));
+        }
+        _ => {}
+    }
+    // The umask may close it.
+    std::fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(failed("open", path))
 }
 
 fn make_fifo(path: &Path) -> Result<()> {
