@@ -65,6 +65,11 @@ pub const KEYS: &[Key] = &[
         about: "after how long without activity a session expires, or `never`",
     },
     Key {
+        name: "session.max_warm",
+        default: "64",
+        about: "how many agents' processes may wait for a message at a time; beyond that the least recently used are stopped, their sessions stay",
+    },
+    Key {
         name: "turn.quiet_ms",
         default: "5000",
         about: "how many milliseconds of silence end a turn whose end can't be seen",
@@ -192,6 +197,8 @@ pub struct Config {
     pub dependencies_timeout: Duration,
     /// Variables of this process that say where packages come from.
     pub install_env: Vec<(String, String)>,
+    /// How many agents may wait for a message at a time.
+    pub max_warm: usize,
     /// Where programs are looked for.
     pub search_path: String,
     /// Keys that encrypt agents' secrets instead of the one in the home's `secret.key`.
@@ -332,6 +339,9 @@ impl Settings {
             )?,
             startup_timeout: self.read("turn.startup_timeout", DURATION, minutes(2), duration)?,
             turn_timeout: self.read("turn.timeout", DURATION, minutes(10), duration)?,
+            max_warm: self.read("session.max_warm", "a number from 1 on", 64, |text| {
+                text.parse().ok().filter(|count| *count > 0)
+            })?,
             search_path: environment("PATH").unwrap_or_default(),
             dependencies_timeout: self.read("dependencies.timeout", DURATION, minutes(10), duration)?,
             install_env: INSTALL_ENV

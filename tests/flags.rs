@@ -96,6 +96,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("server.idle_exit", "leaves_when_nobody_needs_it"),
     ("server.uid_base", "host_uids_begin_where_they_are_told"),
     ("session.expire_after", "sessions_expire_when_they_are_told"),
+    ("session.max_warm", "the_least_recently_used_agents_make_room"),
     ("turn.quiet_ms", "silence_ends_a_turn_whose_end_can_not_be_seen"),
     ("turn.startup_timeout", "an_agent_that_never_listens_is_given_up"),
     ("turn.timeout", "a_turn_that_takes_too_long_is_stopped"),

@@ -115,3 +115,50 @@ fn the_end_leaves_a_receipt() {
         json!({ "files": 0, "bytes": 0, "processes": 0, "wiped_at": "2026-03-09T10:15:00Z" })
     );
 }
+
+/// The events of a message's run, as `type` and data.
+fn events(test: &Test, id: &str, prompt: &str) -> Vec<(String, serde_json::Value)> {
+    let body = json!({ "prompt": prompt }).to_string();
+    let answer = crate::request::request(test, "POST", &format!("/sessions/{id}/messages"), Some(&body));
+    answer.events().into_iter().map(|(_, name, data)| (name, data)).collect()
+}
+
+#[test]
+fn the_least_recently_used_agents_make_room() {
+    let test = Test::new().env("SUPERSERVE_SESSION_MAX_WARM", "2");
+    test.agent(
+        "counter",
+        "n=0; while read -r line; do n=$((n+1)); echo $n >> all; echo \"$n, $(wc -l < all) in all\"; done",
+    );
+    test.deploy(test.work().join("counter"));
+    let ids = [(); 3].map(|()| test.create("counter"));
+    for id in &ids {
+        assert_eq!(test.send(id, "go"), "1, 1 in all\n");
+    }
+    // The first had to make room for the third; its workspace stays, and its reader is told.
+    let told = events(&test, &ids[0], "go");
+    let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["run.started", "status", "message.delta", "run.completed"]);
+    assert_eq!(told[1].1, json!({ "content": "agent restarted, in-process memory lost" }));
+    assert_eq!(told[2].1["content"], "1, 2 in all");
+    // The third was used last before that, and is still the same process.
+    assert_eq!(test.send(&ids[2], "go"), "2, 2 in all\n");
+}
+
+#[test]
+fn an_agent_that_crashes_as_it_starts_is_not_started_at_once_again() {
+    let test = Test::new();
+    test.agent("broken", "echo nothing works >&2; exit 3");
+    test.deploy(test.work().join("broken"));
+    let id = test.create("broken");
+    let first = events(&test, &id, "go");
+    assert_eq!(
+        first.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["run.started", "run.failed"]
+    );
+    let second = events(&test, &id, "go");
+    assert_eq!(second[1].0, "status", "{second:?}");
+    let told = second[1].1["content"].as_str().unwrap();
+    assert!(told.starts_with("the agent has crashed as it started (1 times): trying again in 1 s"), "{told}");
+    assert_eq!(second.last().unwrap().0, "run.failed");
+}

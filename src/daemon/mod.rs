@@ -345,6 +345,7 @@ mod tests {
             turn_quiet: START,
             startup_timeout: START,
             turn_timeout: START,
+            max_warm: 64,
             search_path: String::new(),
             clock: Clock::system(),
             fault: None,

@@ -212,6 +212,7 @@ fn platform_options(config: &Config, options: &Serve) -> Result<platform::Option
         keep_ended: config.keep_ended,
         uid_base: config.uid_base,
         end_grace: if options.throwaway { THROWAWAY_GRACE } else { END_GRACE },
+        max_warm: config.max_warm,
         wipe_within: WIPE,
         drain: if options.throwaway { Duration::ZERO } else { DRAIN },
         max_upload: MAX_ARCHIVE as u64,

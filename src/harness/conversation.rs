@@ -63,7 +63,7 @@ pub(super) enum Mode {
     /// A line in, text out.
     Plain { prompt: String },
     /// JSON lines in both directions.
-    Frames { cancel: bool },
+    Frames { cancel: bool, history: bool },
 }
 
 /// Why a conversation did not come about. Nothing of the agent is left then.
@@ -217,7 +217,8 @@ impl Conversation {
             _ => diary.log("stdout", line.unwrap_or_else(|beginning| beginning)),
         });
         let Some(capabilities) = capabilities else { return false };
-        self.mode = Mode::Frames { cancel: capabilities.iter().any(|capability| capability == "cancel") };
+        let can = |what: &str| capabilities.iter().any(|capability| capability == what);
+        self.mode = Mode::Frames { cancel: can("cancel"), history: can("history") };
         true
     }
 
@@ -369,6 +370,11 @@ impl Conversation {
     /// Whether the agent has left part of what it was sent unread. If it has ended, then it never saw that.
     pub fn is_unread(&self) -> bool {
         self.stdin.is_unread()
+    }
+
+    /// Whether the agent picks up by itself where it was, from the history of its session.
+    pub fn keeps_history(&self) -> bool {
+        matches!(self.mode, Mode::Frames { history: true, .. })
     }
 
     /// How many processes the agent consists of at this moment.

@@ -337,7 +337,7 @@ impl Conversation {
             watch.stir(now);
         }
         match self.mode {
-            Mode::Frames { cancel: true } if stage == Stage::Cancelling => {
+            Mode::Frames { cancel: true, .. } if stage == Stage::Cancelling => {
                 self.stdin.send(&frames::cancel(turn.number));
             }
             _ => self.tree.interrupt(),

@@ -48,6 +48,8 @@ pub enum Command {
     Forget {
         answer: Answer<()>,
     },
+    /// Stops the agent if it waits, so that another one has room.
+    MakeRoom,
 }
 
 /// A session's task.
@@ -166,6 +168,15 @@ impl Actor {
             Command::Forget { answer } => {
                 let _ = answer.send(self.forget().await);
             }
+            Command::MakeRoom => {
+                if let Some(agent) = &self.agent {
+                    tracing::debug!(session = %self.id, "the agent makes room for another");
+                    if !agent.conversation.keeps_history() {
+                        self.inner.warm.loses(&self.id);
+                    }
+                    self.end_agent().await;
+                }
+            }
         }
     }
 
@@ -250,6 +261,7 @@ impl Actor {
         }
         let processes = self.agent.as_ref().map_or(0, |agent| agent.conversation.processes());
         self.end_agent().await;
+        self.inner.warm.forget(&self.id);
         let receipt = match self.wipe(processes).await {
             Ok(receipt) => receipt,
             Err(error) => {
@@ -325,6 +337,7 @@ impl Actor {
 
     /// Ends the agent in good manners; nothing of it is left when this answers.
     pub(super) async fn end_agent(&mut self) {
+        self.inner.warm.waits_no_more(&self.id);
         if let Some(agent) = self.agent.take() {
             agent.conversation.end(self.inner.options.end_grace).await;
         }
@@ -332,6 +345,7 @@ impl Actor {
 
     /// Kills the agent; nothing of it is left when this answers.
     pub(super) async fn kill_agent(&mut self) {
+        self.inner.warm.waits_no_more(&self.id);
         if let Some(agent) = self.agent.take() {
             agent.conversation.kill().await;
         }

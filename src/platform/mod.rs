@@ -19,6 +19,7 @@ mod sessions;
 mod start;
 mod stream;
 mod turn;
+mod warm;
 mod watch;
 mod workspace;
 
@@ -51,6 +52,7 @@ use crate::wire::{AgentConfig, Isolation, Session, SessionId, Status, Timestamp}
 
 use actor::{Actor, Answer, Command};
 use stream::Broadcast;
+use warm::Warm;
 use workspace::Layout;
 
 #[doc(hidden)]
@@ -81,6 +83,8 @@ pub struct Options {
     pub uid_base: u32,
     /// How long an agent gets to leave by itself when its session ends.
     pub end_grace: Duration,
+    /// How many agents may wait for a message at a time; beyond that the least recently used are stopped.
+    pub max_warm: usize,
     /// How long the end of a session waits for the last byte to be gone.
     pub wipe_within: Duration,
     /// How long running turns get when the server shuts down.
@@ -135,6 +139,8 @@ struct Inner {
     /// Where runs that are going on hear of what the network denies.
     ears: Mutex<HashMap<SessionId, ledger::Ear>>,
     live_agents: Arc<AtomicU64>,
+    /// Those of them that wait, and those that crash as they start.
+    warm: Warm,
     /// One deployment at a time.
     deploying: tokio::sync::Mutex<()>,
     /// One at a time lets go of what is past its time.
@@ -173,6 +179,7 @@ impl Platform {
             going: Mutex::default(),
             ears: Mutex::default(),
             live_agents: Arc::default(),
+            warm: Warm::default(),
             deploying: tokio::sync::Mutex::default(),
             collecting: tokio::sync::Mutex::default(),
             secrets: tokio::sync::Mutex::default(),

@@ -87,6 +87,7 @@ impl Stage {
             keep_ended: None,
             uid_base: UID_BASE,
             end_grace: Duration::from_secs(2),
+            max_warm: 64,
             wipe_within: Duration::from_secs(10),
             drain: Duration::from_millis(200),
             max_upload: 10 << 20,

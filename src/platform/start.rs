@@ -15,7 +15,7 @@ use super::ledger::Kept;
 use super::workspace::{HISTORY, NODE_SHIM, PYTHON_SHIM, TURN};
 use super::{Error, Inner, command, dependencies, runtimes};
 use crate::egress::Egress;
-use crate::harness::{Conversation, Redaction};
+use crate::harness::{Conversation, OpenError, Redaction};
 use crate::sandbox::{Exit, Inside, Limits, Process, Sandbox, Spec, StartError, Tree};
 use crate::store::{Revision, StoredSession};
 use crate::wire::{Isolation, Secret};
@@ -147,7 +147,13 @@ pub async fn start(
     let fifo = inner.layout.session(&stored.session.id).turn();
     let limits = limits(inner, revision);
     let opened = Conversation::open(process, &fifo, limits, stored.session.id.short(), &redaction);
-    let conversation = opened.await.map_err(|error| Failure::not_opened(error, limits.startup))?;
+    let conversation = opened.await.map_err(|error| {
+        if let OpenError::Exited { .. } = &error {
+            inner.warm.crashed(&stored.session.id, Instant::now());
+        }
+        Failure::not_opened(error, limits.startup)
+    })?;
+    inner.warm.started(&stored.session.id);
     starting.tree = None;
     Ok(Agent {
         conversation,

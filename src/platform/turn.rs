@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -267,6 +267,7 @@ impl Actor {
 
     /// Runs a turn to its end, whatever is asked of the session meanwhile.
     pub(super) async fn run_turn(&mut self, mut run: Run) {
+        self.inner.warm.waits_no_more(&self.id);
         let mut waiting = Waiting::default();
         let mut starting = Starting::default();
         let limits = Limits::from(&run.revision.config.limits);
@@ -296,6 +297,7 @@ impl Actor {
         self.finish(end, &broadcast).await;
         if let Some(agent) = &mut self.agent {
             agent.idle_until = Instant::now() + idle_timeout(&run.stored);
+            self.inner.warm.waits(&self.id, Instant::now());
         }
         drop(run);
         let session = self.view().await;
@@ -452,6 +454,8 @@ async fn attend_command(
         Command::Forget { answer } => {
             let _ = answer.send(Err(Error::NotEnded(id.clone())));
         }
+        // It works: another one makes room.
+        Command::MakeRoom => {}
         Command::Cancel { answer } => {
             cancel.cancel();
             waiting.cancels.push(answer);
@@ -518,11 +522,26 @@ impl Order {
             () = cancel.cancelled() => return Ok(TurnEnd::Cancelled { exited: true }),
         };
         ready?;
+        self.make_room();
+        if let Some((count, until)) = self.inner.warm.not_before(&self.stored.session.id, Instant::now()) {
+            let seconds = until.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+            say(
+                output,
+                &format!("the agent has crashed as it started ({count} times): trying again in {seconds} s"),
+            );
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                () = cancel.cancelled() => return Ok(TurnEnd::Cancelled { exited: true }),
+            }
+        }
         let started = tokio::select! {
             biased;
             started = start::start(&self.inner, &self.stored, &self.revision, self.turn, starting) => started?,
             () = cancel.cancelled() => return Ok(TurnEnd::Cancelled { exited: true }),
         };
+        if self.inner.warm.has_lost(&self.stored.session.id) {
+            say(output, "agent restarted, in-process memory lost");
+        }
         let started = agent.insert(started);
         Ok(started.conversation.turn(&self.prompt, &message, self.turn, output, cancel).await)
     }
@@ -535,6 +554,22 @@ impl Order {
         let agent = &self.stored.session.agent_id;
         self.inner.wait_for_dependencies(hash, agent, self.stored.revision, output).await
     }
+
+    /// Has the agents that wait the longest stop, if this one would be one too many.
+    fn make_room(&self) {
+        for id in self.inner.warm.too_many(self.inner.options.max_warm) {
+            let actors = self.inner.actors.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(mailbox) = actors.get(&id) {
+                // One that leaves at this moment has made room already.
+                let _ = mailbox.send(Command::MakeRoom);
+            }
+        }
+    }
+}
+
+/// Tells the reader of a run what happens to its agent. Its reply has not begun, so there is room.
+fn say(output: &mpsc::Sender<Output>, what: &str) {
+    let _ = output.try_send(Output::Status(json!({ "content": what })));
 }
 
 /// What is wrong with a message, if anything.
