@@ -47,6 +47,7 @@ mod script;
 mod secrets;
 mod seed;
 mod server;
+mod session_files;
 mod sessions_end;
 mod sessions_get;
 mod sessions_list;

@@ -33,6 +33,8 @@ const BUNDLED: &[(&str, &str)] = bundled![
     "sessions/cancel",
     "sessions/delete",
     "sessions/end",
+    "sessions/export",
+    "sessions/files",
     "sessions/get",
     "sessions/list",
     "sessions/messages",

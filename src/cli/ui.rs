@@ -175,6 +175,14 @@ impl Terminal for Ui {
         })
     }
 
+    fn out_bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        self.beside_bar(|| {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes)?;
+            out.flush()
+        })
+    }
+
     fn err(&self, text: &str) {
         // Nobody is left to tell if stderr is gone.
         let _ = self.beside_bar(|| io::stderr().lock().write_all(text.as_bytes()));

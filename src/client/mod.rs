@@ -2,6 +2,7 @@
 
 mod download;
 mod error;
+mod files;
 mod package;
 mod request;
 mod watch;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub use download::Download;
 pub use error::{Error, Result};
+pub use files::{Content, Fetched, not_in_workspace};
 pub use package::Package;
 pub use request::{RunStream, digits};
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::files::Work;
 use super::room::Known;
 use super::start::Agent;
 use super::stream::{Broadcast, RunStream};
@@ -15,7 +16,7 @@ use super::{Error, Inner, Result, blocking};
 use crate::fault;
 use crate::sandbox::Wiped;
 use crate::store::{OpenRun, RunEnd, StoredSession};
-use crate::wire::{EndReason, Receipt, Session, SessionId, Status, Timestamp};
+use crate::wire::{EndReason, FileEntry, Receipt, Session, SessionId, Status, Timestamp};
 
 /// How long between two attempts to store the end of a run.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
@@ -50,6 +51,11 @@ pub enum Command {
     },
     /// Stops the agent if it waits, so that another one has room.
     MakeRoom,
+    /// Does something to the workspace.
+    Work {
+        work: Work,
+        answer: Answer<Option<FileEntry>>,
+    },
 }
 
 /// A session's task.
@@ -176,6 +182,9 @@ impl Actor {
                     }
                     self.end_agent().await;
                 }
+            }
+            Command::Work { work, answer } => {
+                let _ = answer.send(self.work(work).await);
             }
         }
     }

@@ -22,6 +22,8 @@ pub enum Error {
     Ended { agent: String },
     #[error("Session has expired. Start a new one with: superserve run <agent>")]
     Expired { agent: String },
+    #[error("There is no '{0}' in the workspace")]
+    FileNotFound(String),
     /// A folder of ours can't be read or written.
     #[error("cannot {doing} {}: {source}", path.display())]
     Folder { doing: &'static str, path: PathBuf, source: std::io::Error },
@@ -48,6 +50,8 @@ pub enum Error {
     ShuttingDown,
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("Session has {}, and its workspace is gone", if *expired { "expired" } else { "ended" })]
+    Wiped { agent: String, expired: bool },
     #[error("{what} is larger than {limit}")]
     TooLarge { what: &'static str, limit: String },
     /// A secret, or the key of all of them, can't be used.
@@ -73,13 +77,15 @@ impl Error {
     /// What programs test.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::AgentNotFound(_) | Self::NoRun | Self::SecretNotFound { .. } | Self::SessionNotFound(_) => {
-                ErrorCode::NotFound
-            }
+            Self::AgentNotFound(_)
+            | Self::FileNotFound(_)
+            | Self::NoRun
+            | Self::SecretNotFound { .. }
+            | Self::SessionNotFound(_) => ErrorCode::NotFound,
             Self::Busy(_) => ErrorCode::Busy,
-            Self::Ended { .. } => ErrorCode::Ended,
+            Self::Ended { .. } | Self::Wiped { expired: false, .. } => ErrorCode::Ended,
             Self::MaxTurns { .. } => ErrorCode::Conflict,
-            Self::Expired { .. } => ErrorCode::Expired,
+            Self::Expired { .. } | Self::Wiped { expired: true, .. } => ErrorCode::Expired,
             Self::Folder { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull
                 | std::io::ErrorKind::QuotaExceeded
@@ -104,9 +110,11 @@ impl Error {
                 Some("Run superserve agents list to see your agents, or superserve deploy to add one.".into())
             }
             Self::Busy(_) => Some("superserve sessions get shows when it is idle again.".into()),
-            Self::Ended { agent } | Self::Expired { agent } | Self::MaxTurns { agent, .. } => {
-                Some(format!("Start a new one with: superserve run {agent}"))
-            }
+            Self::FileNotFound(_) => Some("superserve sessions files ID ls -r shows what is there.".into()),
+            Self::Ended { agent }
+            | Self::Expired { agent }
+            | Self::MaxTurns { agent, .. }
+            | Self::Wiped { agent, .. } => Some(format!("Start a new one with: superserve run {agent}")),
             Self::Folder { .. } => {
                 Some("Check that the disk is not full and that the folder is yours to write.".into())
             }

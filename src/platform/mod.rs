@@ -7,9 +7,12 @@ mod backup;
 mod command;
 mod dependencies;
 mod error;
+mod export;
 mod failure;
+mod files;
 mod ledger;
 mod plan;
+mod put;
 mod recovery;
 mod retention;
 mod room;
@@ -18,6 +21,7 @@ mod secrets;
 mod sessions;
 mod start;
 mod stream;
+mod tree;
 mod turn;
 mod warm;
 mod watch;
@@ -29,6 +33,10 @@ mod requests;
 mod stage;
 #[cfg(test)]
 mod story;
+#[cfg(test)]
+mod export_tests;
+#[cfg(test)]
+mod tree_tests;
 #[cfg(test)]
 mod trouble;
 
@@ -46,7 +54,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::harness;
 use crate::sandbox::{Refusal, Sandbox};
-use crate::store::Store;
+use crate::store::{Store, StoredSession};
 use crate::vault::Vault;
 use crate::wire::{AgentConfig, Isolation, Session, SessionId, Status, Timestamp};
 
@@ -58,6 +66,7 @@ use workspace::Layout;
 #[doc(hidden)]
 pub use archive::{Bounds, unpack};
 pub use error::{Error, Result};
+pub use files::{Content, MAX_FILE, Pieces, too_large};
 pub use stream::RunStream;
 pub use watch::SessionStream;
 
@@ -257,6 +266,11 @@ impl Inner {
     fn view(&self, mut session: Session) -> Session {
         session.expires_at = self.expires_at(&session);
         session
+    }
+
+    /// The host uid that a session's files belong to, where the server is a privileged root.
+    fn uid(&self, stored: &StoredSession) -> u32 {
+        self.options.uid_base.saturating_add(u32::try_from(stored.seq).unwrap_or(u32::MAX))
     }
 
     fn expires_at(&self, session: &Session) -> Option<Timestamp> {

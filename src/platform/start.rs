@@ -182,7 +182,7 @@ async fn launch(
     let sandbox = inner.sandbox.clone().map_err(|refusal| Failure::refused(&refusal))?;
     let folders = inner.layout.session(&stored.session.id);
     let history = inner.store.history(&stored.session.id).await.map_err(|error| Failure::own(&error))?;
-    let uid = inner.options.uid_base.saturating_add(u32::try_from(stored.seq).unwrap_or(u32::MAX));
+    let uid = inner.uid(stored);
     let src = inner.layout.revision(&stored.session.agent_id, stored.revision).join("src");
     {
         let (folders, layout, sandbox) = (folders.clone(), inner.layout.clone(), sandbox.clone());

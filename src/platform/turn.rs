@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::actor::{Actor, Answer, Command};
 use super::error::Holder;
 use super::failure::Failure;
+use super::files::do_work;
 use super::ledger::Listening;
 use super::room::Room;
 use super::start::{self, Agent, Starting, idle_timeout};
@@ -456,6 +457,13 @@ async fn attend_command(
         }
         // It works: another one makes room.
         Command::MakeRoom => {}
+        Command::Work { work, answer } => {
+            let _ = answer.send(match inner.store.session(id).await {
+                Ok(Some(stored)) => do_work(inner, &stored, work).await,
+                Ok(None) => Err(Error::SessionNotFound(id.to_string())),
+                Err(error) => Err(error.into()),
+            });
+        }
         Command::Cancel { answer } => {
             cancel.cancel();
             waiting.cancels.push(answer);

@@ -224,6 +224,10 @@ pub trait Sandbox: Send + Sync {
     fn mounts(&self) -> bool;
     /// Where the agent sees the folders of `spec`. Environment values that name them are the caller's to build.
     fn inside(&self, spec: &Spec) -> Inside;
+    /// Whose the files of the session with that uid are; `None` where sessions share the server's own uid.
+    fn owner(&self, _uid: u32) -> Option<u32> {
+        None
+    }
     /// Gives `path` and all below it to the session with that uid, without following links; does nothing where
     /// sessions share the server's own uid. For folders whose agent isn't running. Blocks.
     fn own(&self, uid: u32, path: &Path) -> std::io::Result<()>;

@@ -25,6 +25,7 @@ use super::stream::{self, Stream};
 use super::text;
 use super::time::{self, Moment};
 use super::wait;
+use super::workspace;
 
 /// How deep expressions may nest, at the top and in functions. The engine's own default is tiny in debug builds.
 const EXPRESSION_DEPTH: usize = 128;
@@ -135,6 +136,7 @@ fn functions(engine: &mut Engine) {
         exported_module!(time::time_methods),
         exported_module!(progress::progress_functions),
         exported_module!(wait::wait_calls),
+        exported_module!(workspace::workspace_methods),
     ] {
         engine.register_global_module(module.into());
     }

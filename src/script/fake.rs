@@ -213,6 +213,9 @@ fn router(held: Arc<Held>) -> Router {
         .route("/v1/sessions/{id}", get(get_session).delete(forget))
         .route("/v1/sessions/{id}/cancel", post(cancel))
         .route("/v1/sessions/{id}/end", post(end))
+        .route("/v1/sessions/{id}/export", get(export))
+        .route("/v1/sessions/{id}/files", get(files))
+        .route("/v1/sessions/{id}/files/{*path}", get(files).put(put_file))
         .route("/v1/sessions/{id}/messages", get(messages).post(send))
         .route("/v1/sessions/{id}/network", get(network))
         .route("/v1/sessions/{id}/resume", post(resume))
@@ -426,6 +429,46 @@ async fn end_many(State(held): State<Arc<Held>>, Json(body): Json<Value>) -> Res
         lines.push_str(&format!("{row}\n"));
     }
     lines.into_response()
+}
+
+/// Every path is a file with `buy milk` in it, but `missing`.
+async fn files(uri: Uri) -> Response {
+    if uri.path().ends_with("/missing") {
+        return refused(StatusCode::NOT_FOUND, "not_found", "There is no 'missing' in the workspace");
+    }
+    if asked(&uri, "list").is_empty() {
+        return ([("x-superserve-executable", "true")], "buy milk\n").into_response();
+    }
+    let entry = |path: &str, kind: &str, size: u64| {
+        let entry =
+            json!({ "path": path, "kind": kind, "size": size, "modified_at": "2026-03-09T10:15:00Z" });
+        format!("{entry}\n")
+    };
+    format!("{}{}", entry("notes", "folder", 0), entry("a.txt", "file", 9)).into_response()
+}
+
+async fn put_file(Path((_, path)): Path<(String, String)>, body: Bytes) -> Response {
+    let at = "2026-03-09T10:15:00Z";
+    Json(json!({ "path": path, "kind": "file", "size": body.len(), "modified_at": at })).into_response()
+}
+
+/// An archive with what `export.json` says; that of a new session lacks something.
+async fn export(Path(id): Path<String>) -> Response {
+    let missing: &[Value] =
+        if id.starts_with("ses_c0") { &[json!({ "path": "a", "reason": "no" })] } else { &[] };
+    let notes = json!({
+        "entries": 2,
+        "notes": [{ "path": "pipe", "reason": "a pipe can't be kept" }],
+        "missing": missing,
+    });
+    let mut archive =
+        tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for (name, content) in [("session.json", "{}".to_owned()), ("export.json", notes.to_string())] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, name, content.as_bytes()).expect("an entry");
+    }
+    archive.into_inner().and_then(|gz| gz.finish()).expect("an archive").into_response()
 }
 
 async fn messages(State(_): State<Arc<Held>>, Path(_): Path<String>) -> Response {

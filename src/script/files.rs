@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rhai::plugin::*;
 use rhai::{Array, NativeCallContext};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 
 use super::failure::{At, Failure, Fallible};
 use super::resolver::sentence;
@@ -22,6 +22,114 @@ use super::runtime::Runtime;
 struct Spot {
     folder: OwnedFd,
     name: Option<OsString>,
+}
+
+/// A file in the making, beside the one whose place it takes when it is whole.
+pub struct NewFile {
+    spot: Spot,
+    path: String,
+    temporary: String,
+    file: File,
+    is_new: bool,
+    is_placed: bool,
+}
+
+impl NewFile {
+    /// Errors: a script may not go there, or can't write there; with `is_new`, something is there already.
+    pub fn begin(runtime: &Runtime, path: &str, is_new: bool) -> Result<Self, Failure> {
+        let (spot, mode) = look(runtime, path, is_new)?;
+        let (temporary, file) = spot.create(mode).map_err(|error| failed("write", path, &error))?;
+        Ok(Self { path: path.to_owned(), temporary, file: file.into(), is_new, is_placed: false, spot })
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.file.write_all(bytes).map_err(|error| failed("write", &self.path, &error))
+    }
+
+    /// The same file, to read from its beginning.
+    pub fn read_back(&self) -> Result<File, Failure> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.spot.folder, &self.temporary, flags, Mode::empty())
+            .map(File::from)
+            .map_err(|error| failed("read", &self.path, &error.into()))
+    }
+
+    /// Puts it into its place, once it is on the disk. `executable`: whoever may read it may run it.
+    pub fn place(mut self, executable: bool) -> Result<(), Failure> {
+        let placed = || -> io::Result<()> {
+            let name = self.spot.name()?;
+            if executable {
+                let mode = rustix::fs::fstat(&self.file)?.st_mode & 0o777;
+                rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode | (mode & 0o444) >> 2))?;
+            }
+            self.file.sync_all()?;
+            let flags = if self.is_new { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
+            let folder = &self.spot.folder;
+            rustix::fs::renameat_with(folder, &self.temporary, folder, name, flags)?;
+            // The name too; a folder that can't be synced is one of a file system that needs it not.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            if let Ok(folder) = rustix::fs::openat(&self.spot.folder, ".", flags, Mode::empty()) {
+                let _ = rustix::fs::fsync(&folder);
+            }
+            Ok(())
+        };
+        let placed = placed().map_err(|error| failed("write", &self.path, &error));
+        self.is_placed = placed.is_ok();
+        placed
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.is_placed {
+            let _ = rustix::fs::unlinkat(&self.spot.folder, &self.temporary, AtFlags::empty());
+        }
+    }
+}
+
+/// Where a file is to be written, and with what rights. Errors: those of [`NewFile::begin`].
+fn look(runtime: &Runtime, path: &str, is_new: bool) -> Result<(Spot, Mode), Failure> {
+    let spot = spot(runtime, path)?;
+    let looked = || -> io::Result<Mode> {
+        spot.name()?;
+        let Some(old) = spot.about()? else { return Ok(Mode::from_raw_mode(0o666)) };
+        match refusal(FileType::from_raw_mode(old.st_mode)) {
+            Some(refused) => Err(refused),
+            None if is_new => Err(io::ErrorKind::AlreadyExists.into()),
+            None => Ok(Mode::from_raw_mode(old.st_mode & 0o777)),
+        }
+    };
+    let mode = looked().map_err(|error| failed("write", path, &error))?;
+    Ok((spot, mode))
+}
+
+/// Whether a file could be begun there, as far as that can be known without.
+pub fn may_write(runtime: &Runtime, path: &str, is_new: bool) -> Result<(), Failure> {
+    look(runtime, path, is_new).map(|_| ())
+}
+
+/// Opens a file to be read to its end; its length in bytes, and whether it may be run. Errors: those of `read_file`.
+pub fn open_file(runtime: &Runtime, path: &str) -> Result<(File, u64, bool), Failure> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let spot = spot(runtime, path)?;
+    let opened = || -> io::Result<(File, u64, bool)> {
+        let file = spot.open(OFlags::RDONLY)?;
+        let about = file.metadata()?;
+        Ok((file, about.len(), about.permissions().mode() & 0o100 != 0))
+    };
+    opened().map_err(|error| failed("read", path, &error))
+}
+
+/// Whether there is a folder; an error where a script may not go.
+pub fn is_folder(runtime: &Runtime, path: &str) -> Result<bool, Failure> {
+    match spot(runtime, path) {
+        Ok(spot) => {
+            let about = spot.about().map_err(|error| failed("find", path, &error))?;
+            Ok(about.is_some_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::Directory))
+        }
+        Err(Failure::File { kind: io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, .. }) => Ok(false),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// Where a path leads, if a script may go there.
@@ -226,7 +334,7 @@ impl Spot {
     }
 }
 
-fn bytes(text: &str) -> String {
+pub fn bytes(text: &str) -> String {
     format!("{} byte{}", text.len(), if text.len() == 1 { "" } else { "s" })
 }
 
@@ -301,6 +409,16 @@ pub mod file_functions {
             }
             Err(failure) => Err(failure.at(&ctx)),
         }
+    }
+
+    /// Whether there is a folder. Error: it would lie outside of the working folder and of those allowed with `--allow-path`.
+    ///
+    /// ```rhai
+    /// print(is_folder("."));   // true
+    /// ```
+    #[rhai_fn(volatile, return_raw)]
+    pub fn is_folder(ctx: NativeCallContext, path: &str) -> Fallible<bool> {
+        super::is_folder(&Runtime::of(&ctx)?, path).at(&ctx)
     }
 
     /// The names in a folder, in order, as an array; those of folders end in `/`. Errors: there is none, it lies outside of

@@ -49,6 +49,10 @@ impl Bar for () {
 pub trait Terminal {
     /// Writes to stdout as is.
     fn out(&self, text: &str) -> io::Result<()>;
+    /// Writes to stdout as is what need not be text.
+    fn out_bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        self.out(&String::from_utf8_lossy(bytes))
+    }
     /// Writes to stderr as is; what can't be written is lost.
     fn err(&self, text: &str);
     fn out_is_terminal(&self) -> bool;

@@ -60,6 +60,7 @@ mod time;
 mod types;
 mod value;
 mod wait;
+mod workspace;
 
 pub use column::split_fields as split_columns;
 pub use completion::{Candidate, Completion};

@@ -64,7 +64,7 @@ const CONTROL: &str = "Control";
 const FILES: &str = "Files and programs";
 
 /// The group of functions that are no type's own.
-const PLACES: [(&str, &str); 38] = [
+const PLACES: [(&str, &str); 39] = [
     ("ago", TIME),
     ("append_file", FILES),
     ("blob", TEXT),
@@ -76,6 +76,7 @@ const PLACES: [(&str, &str); 38] = [
     ("exit", CONTROL),
     ("failure", OUTPUT),
     ("fields_of", TEXT),
+    ("is_folder", FILES),
     ("json", OUTPUT),
     ("list_files", FILES),
     ("lower", TEXT),

@@ -73,6 +73,7 @@ pub enum Change {
     ResumeSession,
     SendMessage,
     SetSecret,
+    WriteFile,
 }
 
 impl Change {
@@ -88,6 +89,7 @@ impl Change {
             Self::ResumeSession => ("resumed", "session"),
             Self::SendMessage => ("sent", "message"),
             Self::SetSecret => ("set", "secret"),
+            Self::WriteFile => ("wrote", "file"),
         };
         format!("{done} {count} {one}{}", if count == 1 { "" } else { "s" })
     }
@@ -247,6 +249,13 @@ impl Runtime {
     /// Writes to stdout as is. A reader that has gone ends the script quietly.
     pub fn out(&self, text: &str) -> Result<(), Failure> {
         self.0.host.terminal.out(text).map_err(|error| {
+            if error.kind() == io::ErrorKind::BrokenPipe { self.exit(0) } else { Failure::from(error) }
+        })
+    }
+
+    /// Writes bytes to stdout as they are.
+    pub fn out_bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+        self.0.host.terminal.out_bytes(bytes).map_err(|error| {
             if error.kind() == io::ErrorKind::BrokenPipe { self.exit(0) } else { Failure::from(error) }
         })
     }

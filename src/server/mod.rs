@@ -4,6 +4,7 @@
 
 mod agents;
 mod error;
+mod files;
 mod request;
 mod runs;
 mod secrets;
@@ -112,6 +113,12 @@ impl Server {
             .route("/sessions/{id}/end", post(sessions::end))
             .route("/sessions/{id}/resume", post(sessions::resume))
             .route("/sessions/{id}/cancel", post(sessions::cancel))
+            .route("/sessions/{id}/export", get(files::export))
+            .route("/sessions/{id}/files", get(files::get))
+            .route(
+                "/sessions/{id}/files/{*path}",
+                get(files::get).put(files::put).layer(DefaultBodyLimit::disable()),
+            )
             .route("/sessions/{id}/messages", get(sessions::messages).post(runs::send))
             .route("/sessions/{id}/network", get(sessions::network))
             .route("/sessions/{id}/events", get(runs::events));

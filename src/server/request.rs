@@ -12,7 +12,7 @@ use crate::wire::{ErrorCode, Order, SessionId, SessionQuery, StatsQuery};
 /// The largest JSON body, in bytes.
 const MAX_BODY: usize = 4 << 20;
 /// How much of a body that is too large is read before the connection is closed on it, in bytes.
-const MAX_DISCARDED: usize = 64 << 20;
+pub const MAX_DISCARDED: usize = 64 << 20;
 /// The most agents that a list names: each is looked up.
 const MAX_AGENTS: usize = 100;
 

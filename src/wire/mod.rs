@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod error;
 pub mod event;
+pub mod file;
 pub mod ids;
 pub mod limits;
 pub mod network;
@@ -19,6 +20,7 @@ pub mod timestamp;
 pub use agent::{Agent, AgentConfig};
 pub use error::{ErrorBody, ErrorCode, ErrorDetails};
 pub use event::{NumberedEvent, RunEvent};
+pub use file::{FileEntry, FileKind};
 pub use ids::{AgentId, RunId, SessionId};
 pub use limits::AgentLimits;
 pub use network::{Egress, Network};

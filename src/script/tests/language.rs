@@ -333,6 +333,7 @@ fn every_function_is_documented_and_its_examples_run() {
     std::fs::write(folder.path().join("superserve.yaml"), "name: notes\ncommand: sh agent.sh\n")
         .expect("a file");
     let work = tempfile::tempdir().expect("a folder");
+    std::fs::write(work.path().join("data.csv"), "a,b\n").expect("a file");
     let functions = Engine::new(host(None, Options::default()).0).functions();
     assert!(functions.len() > 150, "only {} functions", functions.len());
     for function in &functions {
@@ -362,6 +363,19 @@ fn every_function_is_documented_and_its_examples_run() {
             }
         }
     }
+}
+
+#[test]
+fn an_archive_that_is_not_whole_is_not_kept() {
+    let work = tempfile::tempdir().expect("a folder");
+    let server = FakeServer::start();
+    let (mut host, _) = host(Some(&server), Options::default());
+    host.access = Access { folder: work.path().to_owned(), ..Access::default() };
+    let text = "sessions::create(\"notes\").archive(\"kept.tar.gz\")";
+    let script = Script { name: "keep".into(), path: None, text: text.into() };
+    let error = Engine::new(host).run(&script, Args::default()).expect_err("an error");
+    assert!(format!("{error:?}").contains("would not be whole"), "{error:?}");
+    assert_eq!(std::fs::read_dir(work.path()).expect("a folder").count(), 0);
 }
 
 #[test]

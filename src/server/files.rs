@@ -1,0 +1,127 @@
+//! The files of a session's workspace: list, read, write, and the session as an archive.
+
+use std::io;
+
+use axum::Json;
+use axum::body::{Body as HttpBody, Bytes};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt};
+
+use super::Server;
+use super::error::{Failure, Result};
+use super::request::{MAX_DISCARDED, session_id, value};
+use crate::platform::{Error, MAX_FILE, too_large};
+use crate::wire::file::{EXECUTABLE, FileRow, decode};
+use crate::wire::{ErrorCode, FileEntry, SessionId};
+
+/// The session and the path that a request names; the path byte by byte, since names need not be text.
+fn named(uri: &Uri) -> Result<(SessionId, Vec<u8>)> {
+    // `/sessions/{id}/files/{path}`.
+    let mut parts = uri.path().trim_start_matches('/').splitn(4, '/').skip(1);
+    let id = session_id(parts.next().unwrap_or_default())?;
+    Ok((id, decode(parts.nth(1).unwrap_or_default())))
+}
+
+/// The content of a file; with `list`, and of a folder, what is there: a row a line.
+pub async fn get(
+    State(server): State<Server>,
+    Query(pairs): Query<Vec<(String, String)>>,
+    uri: Uri,
+) -> Result<Response> {
+    let (id, path) = named(&uri)?;
+    let yes = |key: &str| value(&pairs, key).is_some_and(|text| text == "true" || text == "1");
+    if yes("list") {
+        let rows = server.platform.list_files(&id, &path, yes("recursive")).await?;
+        let lines = rows.map(|rows| {
+            let mut lines = Vec::new();
+            for row in rows? {
+                serde_json::to_writer::<_, FileRow>(&mut lines, &row)?;
+                lines.push(b'\n');
+            }
+            Ok(lines)
+        });
+        return Ok(streamed(&server, lines, "application/x-ndjson", HeaderMap::new()));
+    }
+    let content = server.platform.read_file(&id, &path).await?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_LENGTH, content.size.into());
+    if content.executable {
+        headers.insert(HeaderName::from_static(EXECUTABLE), HeaderValue::from_static("true"));
+    }
+    // What an agent has written is data, whatever a browser would take it for.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    Ok(streamed(&server, content.pieces, "application/octet-stream", headers))
+}
+
+/// Puts the request's body into the workspace.
+pub async fn put(
+    State(server): State<Server>,
+    Query(pairs): Query<Vec<(String, String)>>,
+    uri: Uri,
+    request: Request,
+) -> Result<Json<FileEntry>> {
+    let (id, path) = named(&uri)?;
+    let executable = value(&pairs, "executable").is_some_and(|text| text == "true" || text == "1");
+    let length =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > MAX_FILE) {
+        return Err(too_large().into());
+    }
+    let _waited_for = server.busy();
+    let mut body = request.into_body().into_data_stream();
+    let pieces = (&mut body).map(|piece| match piece {
+        Ok(bytes) => Ok(Vec::from(bytes)),
+        Err(_) => {
+            Err(Error::Invalid { message: "The request's body did not arrive whole".into(), hint: None })
+        }
+    });
+    let written = server.platform.write_file(&id, &path, executable, pieces).await;
+    if written.is_err() {
+        // A client that still sends when its connection is closed never reads why.
+        let mut rest = 0;
+        while let Some(Ok(bytes)) = body.next().await {
+            rest += bytes.len();
+            if rest > MAX_DISCARDED {
+                break;
+            }
+        }
+    }
+    Ok(Json(written?))
+}
+
+/// The session as an archive.
+pub async fn export(State(server): State<Server>, uri: Uri) -> Result<Response> {
+    let (id, _) = named(&uri)?;
+    let pieces = server.platform.export(&id).await?;
+    let mut headers = HeaderMap::new();
+    let name = HeaderValue::try_from(format!("attachment; filename=\"{}.tar.gz\"", id.short()));
+    headers.insert(
+        header::CONTENT_DISPOSITION,
+        name.map_err(|_| Failure::new(ErrorCode::Internal, "The archive has no name", None))?,
+    );
+    Ok(streamed(&server, pieces, "application/gzip", headers))
+}
+
+/// An answer that comes in pieces. The server stays as long as somebody reads it; one that breaks off is noticed by its reader,
+/// since its end is missing.
+fn streamed(
+    server: &Server,
+    pieces: impl Stream<Item = io::Result<Vec<u8>>> + Send + 'static,
+    kind: &'static str,
+    mut headers: HeaderMap,
+) -> Response {
+    let busy = server.busy();
+    let pieces = pieces.map(move |piece| {
+        let _ = &busy;
+        piece.map(Bytes::from)
+    });
+    // An empty piece would look like the end.
+    let pieces = pieces.filter(|piece| std::future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    (headers, HttpBody::from_stream(pieces)).into_response()
+}
