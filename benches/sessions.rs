@@ -162,7 +162,7 @@ async fn deploy(client: &Client, home: &Path, name: &str, script: &str) {
     let folder = home.join("agents-of-the-bench").join(name);
     fs::create_dir_all(&folder).expect("a folder");
     fs::write(folder.join("agent.sh"), script).expect("a file");
-    let package = Package::from_path(&folder.join("agent.sh"), Some(name)).expect("an agent");
+    let package = Package::from_path(&folder.join("agent.sh"), Some(name), None).expect("an agent");
     client.deploy(package).await.expect("deployed");
 }
 

@@ -28,6 +28,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("deploy", "--dir", "a_folder_with_its_yaml"),
     ("deploy", "--no-wait", "a_message_waits_until_they_are_installed"),
     ("deploy", "--name", "a_script_under_a_name"),
+    ("deploy", "--port", "a_port_makes_an_http_agent"),
     ("help functions", "--markdown", "the_page_of_functions_is_what_the_program_prints"),
     ("ops count-messages", "--agent", "count_messages"),
     ("ops end-idle", "--agent", "end_idle"),

@@ -31,6 +31,7 @@ mod expressions;
 mod files;
 mod flags;
 mod help;
+mod http_agents;
 mod limits;
 mod layout;
 mod lifecycle;

@@ -1,7 +1,7 @@
 //! An agent's folder or script, packed for the server.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -10,13 +10,15 @@ use ignore::overrides::OverrideBuilder;
 use serde_json::Value;
 
 use super::{Error, Result};
+use crate::wire::agent::Mode;
 use crate::wire::agent::{MAX_NAME, SourceHash, is_agent_name};
 use crate::wire::{AgentConfig, AgentLimits};
 
 /// What describes an agent in its folder.
 const CONFIG_FILE: &str = "superserve.yaml";
 /// What may stand there. The wire takes more, since the original's clients send some; in a file it is a slip.
-const CONFIG_KEYS: [&str; 6] = ["command", "ignore", "limits", "name", "network", "secrets"];
+const CONFIG_KEYS: [&str; 9] =
+    ["command", "entrypoint", "ignore", "limits", "mode", "name", "network", "port", "secrets"];
 /// Never packed, whatever the configuration says: secrets, and what is made again from the rest.
 const NEVER: [&str; 4] = [".git", ".env*", "node_modules", ".venv"];
 /// The most that is packed, in bytes before compression.
@@ -36,9 +38,10 @@ pub struct Package {
 impl Package {
     /// Packs a folder that holds a `superserve.yaml`, or a script with the folder around it.
     ///
-    /// `name` goes before the one in the file, which goes before the folder's. Errors: the path is missing, the file
-    /// can't be read or parsed, no command is known, the name is no agent's name, the folder is too large.
-    pub fn from_path(path: &Path, name: Option<&str>) -> Result<Self> {
+    /// `name` goes before the one in the file, which goes before the folder's; `port` before the one in the file.
+    /// Errors: the path is missing, the file can't be read or parsed, no command is known, the name is no agent's name,
+    /// the folder is too large.
+    pub fn from_path(path: &Path, name: Option<&str>, port: Option<u16>) -> Result<Self> {
         let missing = || Error::Missing {
             what: "Agent's folder or script",
             path: path.to_owned(),
@@ -48,12 +51,28 @@ impl Package {
         let folder = if whole.is_dir() { whole.clone() } else { whole.parent().unwrap_or(&whole).to_owned() };
         let mut config = read_config(&folder)?;
         if whole.is_file() {
-            config.command = Some(script_command(&whole)?);
+            config.command = Some(script_command(&folder, Path::new(whole.file_name().unwrap_or_default()))?);
+        } else if config.command.is_none()
+            && let Some(entrypoint) = &config.entrypoint
+        {
+            config.command = Some(script_command(&folder, Path::new(entrypoint))?);
         } else if config.command.as_deref().is_none_or(|command| command.trim().is_empty()) {
             return Err(Error::Input {
                 message: format!("no command for the agent in {}", path.display()),
                 hint: Some(format!(
                     "Write one into {CONFIG_FILE} there (command: python agent.py), or name the script: superserve deploy agent.py"
+                )),
+            });
+        }
+        if port.is_some() {
+            config.port = port;
+            config.mode = config.mode.filter(|mode| *mode == Mode::Http);
+        }
+        if let Some(nonsense) = config.mode_nonsense() {
+            return Err(Error::Input {
+                message: format!("cannot deploy {}: {nonsense}", path.display()),
+                hint: Some(format!(
+                    "An HTTP agent has the port on which it listens: write port: 8000 into {CONFIG_FILE}, or give --port 8000."
                 )),
             });
         }
@@ -80,7 +99,7 @@ fn read_config(folder: &Path) -> Result<AgentConfig> {
     let wrong = |reason: &str| {
         Error::Input {
         message: format!("cannot read {}: {}", path.display(), reason.lines().next().unwrap_or_default()),
-        hint: Some("Its keys are name, command, secrets, ignore, network (none, host, allow, or allow: with a list of rules) and limits.".into()),
+        hint: Some("Its keys are name, command, entrypoint, mode (shim or http), port, secrets, ignore, network (none, host, allow, or allow: with a list of rules) and limits.".into()),
     }
     };
     // A file of comments alone is none at all.
@@ -130,11 +149,18 @@ fn bad_name(name: &str) -> Error {
 }
 
 /// The command that runs a script in its folder: its `#!` line, else by its ending.
-fn script_command(script: &Path) -> Result<String> {
-    let name = script.file_name().unwrap_or_default().to_string_lossy().into_owned();
+fn script_command(folder: &Path, name: &Path) -> Result<String> {
+    if !name.components().all(|part| matches!(part, Component::CurDir | Component::Normal(_))) {
+        return Err(Error::Input {
+            message: format!("the entrypoint {} is not inside the agent's folder", name.display()),
+            hint: Some("Give it as a path from there: entrypoint: agent.py.".into()),
+        });
+    }
+    let script = &folder.join(name);
     let start = std::fs::read(script).map_err(|error| unreadable(script, &error))?;
     let first_line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let file = shell_words::quote(&format!("./{name}")).into_owned();
+    let inside = name.strip_prefix(".").unwrap_or(name).to_string_lossy();
+    let file = shell_words::quote(&format!("./{inside}")).into_owned();
     if let Some(interpreter) = std::str::from_utf8(first_line).ok().and_then(|line| line.strip_prefix("#!")) {
         let mut words: Vec<&str> = interpreter.split_whitespace().collect();
         if words.first().is_some_and(|word| word.ends_with("/env")) {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::diary::Diary;
+use super::exchange::{Address, Piece, knock};
 use super::frames::{self, Frame, Lines};
 use super::pipes::{CHUNK, Sink, Source};
 use super::redaction::Redaction;
@@ -26,6 +27,10 @@ pub(super) const BETWEEN: Duration = Duration::from_millis(5);
 /// The runtime's timers go by whole milliseconds and come up to one late, which is much where two make a turn's end.
 /// So they are asked for that much earlier; the one that comes too early is asked for again.
 const LATE: Duration = Duration::from_micros(900);
+
+/// So long after its start an HTTP agent is first asked whether it listens; each time twice as long, up to the last.
+const KNOCK_FIRST: Duration = Duration::from_millis(5);
+const KNOCK_LAST: Duration = Duration::from_millis(50);
 
 /// The time so much later. A limit of hundreds of years is none.
 pub(super) fn after(now: Instant, limit: Duration) -> Instant {
@@ -64,6 +69,8 @@ pub(super) enum Mode {
     Plain { prompt: String },
     /// JSON lines in both directions.
     Frames { cancel: bool, history: bool },
+    /// A request a turn. `unseen`: the agent has not taken the connection of the last one.
+    Http { address: Address, unseen: bool },
 }
 
 /// Why a conversation did not come about. Nothing of the agent is left then.
@@ -75,6 +82,9 @@ pub enum OpenError {
     /// It did not wait for its first message in time.
     #[error("the agent did not get ready for its first message in time")]
     TimedOut { stderr: String },
+    /// It did not listen on its port in time.
+    #[error("the agent did not listen on port {port} in time")]
+    NotListening { port: u16, stderr: String },
     /// Our own side failed.
     #[error("cannot talk to the agent: {0}")]
     Io(#[from] io::Error),
@@ -88,6 +98,8 @@ pub(super) struct Wait<'a> {
     pub(super) until: Option<Instant>,
     pub(super) room: Option<&'a mpsc::Sender<Output>>,
     pub(super) cancel: Option<&'a CancellationToken>,
+    /// An HTTP agent's answer, read as stdout is.
+    pub(super) answer: Option<&'a mut mpsc::Receiver<Piece>>,
 }
 
 /// What came.
@@ -97,6 +109,7 @@ pub(super) enum Event {
     Stdout,
     Stderr,
     Signal,
+    Answer(Option<Piece>),
     Room,
     Cancelled,
     Time,
@@ -104,7 +117,7 @@ pub(super) enum Event {
 
 impl Conversation {
     /// Waits until a started agent is ready for its first message. `fifo` is the turn FIFO as the host sees it;
-    /// `session` goes to the log, which, as errors, never tells what `redaction` takes out.
+    /// An agent with an `http` address is ready when it takes connections. `session` goes to the log, which, as errors, never tells what `redaction` takes out.
     ///
     /// # Errors
     /// If the agent ends before that, or takes longer than it may. The agent has been killed then.
@@ -114,6 +127,7 @@ impl Conversation {
         limits: Limits,
         session: &str,
         redaction: &Redaction,
+        http: Option<Address>,
     ) -> Result<Self, OpenError> {
         let Process { stdin, stdout, stderr, tree, .. } = process;
         let pipe = fstat(&stdin).map_err(io::Error::from)?.st_ino;
@@ -125,7 +139,10 @@ impl Conversation {
             fifo: Source::fifo(fifo)?,
             tree,
             limits,
-            mode: Mode::Plain { prompt: String::new() },
+            mode: match http {
+                Some(address) => Mode::Http { address, unseen: true },
+                None => Mode::Plain { prompt: String::new() },
+            },
             lines: Lines::default(),
             signals: Lines::default(),
             shims: Shims::new(pipe),
@@ -134,7 +151,14 @@ impl Conversation {
             says_when: false,
             told: false,
         };
-        match this.start().await {
+        let started = match &this.mode {
+            Mode::Http { address, .. } => {
+                let port = address.port;
+                this.start_http(port).await
+            }
+            _ => this.start().await,
+        };
+        match started {
             Ok(()) => Ok(this),
             Err(error) => {
                 this.tree.kill().await;
@@ -193,7 +217,7 @@ impl Conversation {
                         }
                     }
                 }
-                Event::Stdin | Event::Room | Event::Cancelled => {}
+                Event::Answer(_) | Event::Stdin | Event::Room | Event::Cancelled => {}
             }
         };
         if ready {
@@ -205,6 +229,46 @@ impl Conversation {
         self.lines = Lines::default();
         self.mode = Mode::Plain { prompt: banner.into_prompt() };
         Ok(())
+    }
+
+    /// Waits until an HTTP agent takes connections.
+    async fn start_http(&mut self, port: u16) -> Result<(), OpenError> {
+        let deadline = after(Instant::now(), self.limits.startup);
+        let mut pause = KNOCK_FIRST;
+        let mut next = after(Instant::now(), pause);
+        loop {
+            let until = Some(deadline.min(next));
+            match self.next(Wait { reading: true, until, ..Wait::default() }).await {
+                Event::Exited(exit) => {
+                    self.exit = Some(exit);
+                    self.read_stderr_rest();
+                    return Err(OpenError::Exited { exit, stderr: self.stderr_tail() });
+                }
+                Event::Stdout => {
+                    let bytes = self.stdout.read();
+                    self.hear_stray(&bytes);
+                }
+                Event::Stderr => self.read_stderr(),
+                Event::Signal => {
+                    let bytes = self.fifo.read();
+                    self.hear_stray_signals(&bytes);
+                }
+                Event::Time if Instant::now() >= deadline => {
+                    self.read_stderr_rest();
+                    return Err(OpenError::NotListening { port, stderr: self.stderr_tail() });
+                }
+                Event::Time => {
+                    if Instant::now() >= next {
+                        if knock(self.tree.as_ref(), port).await {
+                            return Ok(());
+                        }
+                        pause = (pause * 2).min(KNOCK_LAST);
+                        next = after(Instant::now(), pause);
+                    }
+                }
+                Event::Answer(_) | Event::Stdin | Event::Room | Event::Cancelled => {}
+            }
+        }
     }
 
     /// Takes what the agent prints before its first message; whether it speaks frames and is ready.
@@ -237,15 +301,16 @@ impl Conversation {
 
     /// Waits for whatever comes first.
     pub(super) async fn next(&self, wait: Wait<'_>) -> Event {
+        let Wait { reading, until, room, cancel, answer } = wait;
         let room = async {
-            match wait.room {
+            match room {
                 // Full or not, closed or not: the hand-over finds out.
                 Some(output) => drop(output.reserve().await),
                 None => std::future::pending().await,
             }
         };
         let cancelled = async {
-            match wait.cancel {
+            match cancel {
                 Some(cancel) => cancel.cancelled().await,
                 None => std::future::pending().await,
             }
@@ -257,7 +322,7 @@ impl Conversation {
             self.stderr.ready().await;
         };
         let time = async {
-            match wait.until {
+            match until {
                 Some(until) => {
                     let early = until.checked_sub(LATE).filter(|early| *early > Instant::now());
                     let at = early.unwrap_or(until);
@@ -266,12 +331,19 @@ impl Conversation {
                 None => std::future::pending().await,
             }
         };
+        let answer = async {
+            match answer {
+                Some(pieces) => pieces.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             exit = self.tree.exited() => Event::Exited(exit),
             () = self.stdin.ready() => Event::Stdin,
-            () = self.stdout.ready(), if wait.reading => Event::Stdout,
+            () = self.stdout.ready(), if reading => Event::Stdout,
             () = stderr => Event::Stderr,
-            () = self.fifo.ready(), if wait.reading => Event::Signal,
+            () = self.fifo.ready(), if reading => Event::Signal,
+            piece = answer, if reading => Event::Answer(piece),
             () = room => Event::Room,
             () = cancelled => Event::Cancelled,
             () = time => Event::Time,
@@ -317,7 +389,7 @@ impl Conversation {
                     let bytes = self.fifo.read();
                     self.hear_stray_signals(&bytes);
                 }
-                Event::Room | Event::Cancelled | Event::Time => {}
+                Event::Answer(_) | Event::Room | Event::Cancelled | Event::Time => {}
             }
             tokio::time::sleep(BETWEEN).await;
         }
@@ -325,7 +397,7 @@ impl Conversation {
 
     pub(super) fn hear_stray(&mut self, bytes: &[u8]) {
         match self.mode {
-            Mode::Plain { .. } => self.diary.stray(bytes),
+            Mode::Plain { .. } | Mode::Http { .. } => self.diary.stray(bytes),
             Mode::Frames { .. } => {
                 let diary = &mut self.diary;
                 self.lines
@@ -369,7 +441,10 @@ impl Conversation {
 
     /// Whether the agent has left part of what it was sent unread. If it has ended, then it never saw that.
     pub fn is_unread(&self) -> bool {
-        self.stdin.is_unread()
+        match self.mode {
+            Mode::Http { unseen, .. } => unseen,
+            Mode::Plain { .. } | Mode::Frames { .. } => self.stdin.is_unread(),
+        }
     }
 
     /// Whether the agent picks up by itself where it was, from the history of its session.

@@ -3,12 +3,14 @@
 //! An agent that speaks frames, or signals on its FIFO, says itself when a turn is over. Of any other, `scan` asks the
 //! kernel what each of its tasks waits for, and `verdict` says from that whether it waits for its next message; `shim`,
 //! inside python and node, tells what the kernel can't see. An exit ends a turn too. A timer decides only where all
-//! that leaves it open.
+//! that leaves it open. An agent that is an HTTP server ends its turn with its answer.
 //!
 //! Not here: starting the process (sandbox), and what a conversation means to a session (platform).
 
+mod answer;
 mod conversation;
 mod diary;
+mod exchange;
 mod frames;
 mod kernel;
 mod pipes;
@@ -26,6 +28,7 @@ mod stage;
 mod story;
 
 pub use conversation::{Conversation, OpenError};
+pub use exchange::Address;
 #[doc(hidden)]
 pub use frames::{Frame, Lines};
 pub use redaction::Redaction;

@@ -35,6 +35,10 @@ impl Tree for Group {
         Box::pin(async move { exit.wait_for(Option::is_some).await.unwrap().unwrap() })
     }
 
+    fn dial(&self) -> BoxFuture<'_, std::io::Result<OwnedFd>> {
+        Box::pin(async { Err(std::io::ErrorKind::Unsupported.into()) })
+    }
+
     fn interrupt(&self) {
         let _ = kill_process_group(self.pid, Signal::INT);
     }
@@ -128,8 +132,15 @@ impl Place {
     }
 
     pub(super) async fn try_open(&self, argv: &[&str], limits: Limits) -> Result<Conversation, OpenError> {
-        Conversation::open(self.start(argv), &self.path("turn"), limits, "ses_test", &Redaction::default())
-            .await
+        Conversation::open(
+            self.start(argv),
+            &self.path("turn"),
+            limits,
+            "ses_test",
+            &Redaction::default(),
+            None,
+        )
+        .await
     }
 
     pub(super) async fn open(&self, argv: &[&str]) -> Conversation {

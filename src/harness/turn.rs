@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Output;
+use super::answer::{Answer, Said};
 use super::conversation::{BETWEEN, Conversation, Event, Mode, Wait, after};
+use super::exchange::{Exchange, Piece};
 use super::frames::{self, Frame};
 use super::reply::Reply;
 use super::scan::{Scan, scan};
@@ -18,6 +20,9 @@ use crate::sandbox::Exit;
 
 /// So long an agent that looked done gets to prove it before it is interrupted.
 const SETTLING: Duration = Duration::from_millis(200);
+
+/// So much is kept of what an HTTP agent says about a failure, in bytes.
+const MAX_REFUSAL: usize = 2000;
 
 /// How a turn ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +49,39 @@ struct Turn {
     watch: Option<Watch>,
     stage: Stage,
     deadline: Instant,
+    /// Of an HTTP agent.
+    request: Option<Request>,
     /// Nobody listens any more.
     gone: bool,
+}
+
+/// An HTTP agent's turn.
+struct Request {
+    exchange: Exchange,
+    answer: Answer,
+    /// The status that means that there is no reply, and the beginning of what the agent says about it.
+    refused: Option<(u16, Vec<u8>)>,
+}
+
+impl Request {
+    /// What a refusal says.
+    fn failure(&self) -> Option<TurnEnd> {
+        let (status, body) = self.refused.as_ref()?;
+        let body = String::from_utf8_lossy(body);
+        let said = match body.trim() {
+            "" => String::new(),
+            said => format!(": {}", said.chars().take(MAX_REFUSAL / 4).collect::<String>()),
+        };
+        Some(TurnEnd::Failed { message: format!("The agent answered with status {status}{said}") })
+    }
+}
+
+/// What came of an HTTP agent's answer.
+enum Heard {
+    More,
+    End(TurnEnd),
+    /// The connection is lost, for this reason.
+    Lost(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +130,9 @@ impl Conversation {
         if cancel.is_cancelled() {
             return TurnEnd::Cancelled { exited: self.exit.is_some() };
         }
+        if let Mode::Http { unseen, .. } = &mut self.mode {
+            *unseen = true;
+        }
         if let Some(exit) = self.exit {
             return TurnEnd::Exited(exit);
         }
@@ -109,6 +148,15 @@ impl Conversation {
                 (shim::line(content, self.shims.decode()), prompt.as_str(), before)
             }
             Mode::Frames { .. } => (frames::message(content, message_id, number), "", None),
+            Mode::Http { .. } => (Vec::new(), "", None),
+        };
+        let request = match &self.mode {
+            Mode::Http { address, .. } => Some(Request {
+                exchange: Exchange::begin(self.tree.as_ref(), address, content, number).await,
+                answer: Answer::Unknown,
+                refused: None,
+            }),
+            Mode::Plain { .. } | Mode::Frames { .. } => None,
         };
         let mut turn = Turn {
             number,
@@ -117,6 +165,7 @@ impl Conversation {
             watch: None,
             stage: Stage::Running,
             deadline: after(Instant::now(), self.limits.turn),
+            request,
             gone: false,
         };
         self.stdin.send(&message);
@@ -148,11 +197,25 @@ impl Conversation {
                 until,
                 room: waiting.then_some(output),
                 cancel: (turn.stage == Stage::Running).then_some(cancel),
+                answer: turn.request.as_mut().map(|request| &mut request.exchange.pieces),
             };
             let end = match self.next(wait).await {
                 // What it started may live on.
                 Event::Exited(_) if turn.stage == Stage::TimingOut => return self.kill_turn(turn).await,
-                Event::Exited(exit) => return self.ended(exit, turn),
+                Event::Exited(exit) => {
+                    let answered = self.hear_rest(turn).await;
+                    return self.ended(exit, turn, answered);
+                }
+                Event::Answer(piece) => {
+                    if turn.gone {
+                        tokio::time::sleep(BETWEEN).await;
+                    }
+                    match self.hear_piece(piece, turn) {
+                        Heard::More => None,
+                        Heard::End(end) => Some(end),
+                        Heard::Lost(why) => Some(self.lost(why).await),
+                    }
+                }
                 Event::Stdin => {
                     self.stdin.write();
                     None
@@ -221,6 +284,10 @@ impl Conversation {
             }
             return None;
         }
+        if let Mode::Http { .. } = self.mode {
+            self.hear_stray(bytes);
+            return None;
+        }
         let mut lines = std::mem::take(&mut self.lines);
         let mut end = None;
         lines.feed(bytes, |line| match line.ok().and_then(Frame::parse) {
@@ -233,6 +300,10 @@ impl Conversation {
 
     /// Takes what came on the FIFO; the end of the turn, if it says so.
     fn hear_signals(&mut self, bytes: &[u8], turn: &mut Turn) -> Option<TurnEnd> {
+        if let Mode::Http { .. } = self.mode {
+            self.hear_stray_signals(bytes);
+            return None;
+        }
         let mut signals = std::mem::take(&mut self.signals);
         let mut end = None;
         signals.feed(bytes, |line| match line.ok().and_then(Frame::parse_signal) {
@@ -252,6 +323,81 @@ impl Conversation {
             self.hear(&rest, turn);
         }
         end
+    }
+
+    /// Takes what came of an HTTP agent's answer.
+    fn hear_piece(&mut self, piece: Option<Piece>, turn: &mut Turn) -> Heard {
+        let Some(request) = &mut turn.request else { return Heard::More };
+        let (said, end) = match piece {
+            Some(Piece::Connected) => {
+                if let Mode::Http { unseen, .. } = &mut self.mode {
+                    *unseen = false;
+                }
+                return Heard::More;
+            }
+            Some(Piece::Head { status, content_type }) => {
+                request.answer = Answer::new(&content_type);
+                request.refused = (!(200..300).contains(&status)).then(|| (status, Vec::new()));
+                return Heard::More;
+            }
+            Some(Piece::Body(bytes)) => match &mut request.refused {
+                Some((_, body)) => {
+                    body.extend_from_slice(bytes.get(..MAX_REFUSAL).unwrap_or(&bytes));
+                    let enough = body.len() >= MAX_REFUSAL;
+                    return request.failure().filter(|_| enough).map_or(Heard::More, Heard::End);
+                }
+                None => (request.answer.feed(&bytes), Heard::More),
+            },
+            Some(Piece::End) => match request.failure() {
+                Some(failure) => return Heard::End(failure),
+                None => (request.answer.finish(), Heard::End(TurnEnd::Done)),
+            },
+            Some(Piece::Broken(why)) => match request.failure() {
+                Some(failure) => return Heard::End(failure),
+                None => (request.answer.finish(), Heard::Lost(why)),
+            },
+            None => return Heard::Lost("nothing more came".to_owned()),
+        };
+        let mut over = None;
+        for said in said {
+            match said {
+                Said::Frame(frame) if over.is_none() => over = self.obey(frame, turn),
+                Said::Bytes(bytes) if over.is_none() && turn.takes() => {
+                    turn.reply.push_bytes(&bytes, Instant::now());
+                }
+                Said::Stray(line) => self.diary.log("answer", &line),
+                Said::Frame(_) | Said::Bytes(_) => {}
+            }
+        }
+        over.map_or(end, Heard::End)
+    }
+
+    /// What has come of an answer by the time at which the agent has ended; the end of the turn, if that has.
+    async fn hear_rest(&mut self, turn: &mut Turn) -> Option<TurnEnd> {
+        let until = after(Instant::now(), SETTLING);
+        loop {
+            let pieces = &mut turn.request.as_mut()?.exchange.pieces;
+            let piece = tokio::time::timeout_at(until, pieces.recv()).await.ok()?;
+            match self.hear_piece(piece, turn) {
+                Heard::More => {}
+                Heard::End(end) => return Some(end),
+                Heard::Lost(_) => return None,
+            }
+        }
+    }
+
+    /// The connection to an HTTP agent is lost: mostly because it ends.
+    async fn lost(&mut self, why: String) -> TurnEnd {
+        match tokio::time::timeout(SETTLING, self.tree.exited()).await {
+            Ok(exit) => {
+                self.exit = Some(exit);
+                self.read_stderr_rest();
+                TurnEnd::Exited(exit)
+            }
+            Err(_still_there) => {
+                TurnEnd::Failed { message: format!("The connection to the agent was lost: {why}") }
+            }
+        }
     }
 
     /// Does what a frame says; the end of the turn, if it is that.
@@ -336,6 +482,9 @@ impl Conversation {
         if let Some(watch) = &mut turn.watch {
             watch.stir(now);
         }
+        if let Some(request) = &turn.request {
+            request.exchange.hang_up();
+        }
         match self.mode {
             Mode::Frames { cancel: true, .. } if stage == Stage::Cancelling => {
                 self.stdin.send(&frames::cancel(turn.number));
@@ -348,18 +497,18 @@ impl Conversation {
     async fn kill_turn(&mut self, turn: &mut Turn) -> TurnEnd {
         self.tree.kill().await;
         let exit = self.tree.exited().await;
-        self.ended(exit, turn)
+        self.ended(exit, turn, None)
     }
 
     /// The agent's main process has ended. What it said before that still counts.
-    fn ended(&mut self, exit: Exit, turn: &mut Turn) -> TurnEnd {
+    fn ended(&mut self, exit: Exit, turn: &mut Turn, answered: Option<TurnEnd>) -> TurnEnd {
         self.exit = Some(exit);
         self.read_stderr_rest();
         let bytes = self.stdout.rest();
         let said = self.hear(&bytes, turn);
         let signals = self.fifo.rest();
         let signalled = self.hear_signals(&signals, turn);
-        let end = match (turn.stage, said.or(signalled)) {
+        let end = match (turn.stage, answered.or(said).or(signalled)) {
             (Stage::Running, Some(end)) => end,
             _ => TurnEnd::Exited(exit),
         };

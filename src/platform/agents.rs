@@ -44,6 +44,12 @@ impl Platform {
                 hint: Some("Correct it in the agent's configuration.".into()),
             });
         }
+        if let Some(message) = upload.config.mode_nonsense() {
+            return Err(Error::Invalid {
+                message: message.to_owned(),
+                hint: Some("An HTTP agent has the port on which it listens: port: 8000.".into()),
+            });
+        }
         let given = upload.command.as_deref().or(upload.config.command.as_deref());
         let line =
             given.map(str::trim).filter(|line| !line.is_empty()).ok_or_else(command::no_command)?.to_owned();

@@ -52,6 +52,13 @@ impl Failure {
         }
     }
 
+    /// An agent that shares the machine's network can't have its port.
+    pub fn port_taken(port: u16, by: &str) -> Self {
+        Self::own(&format!(
+            "port {port} of this machine is taken by {by}. Without a network of its own only one agent at a time can listen on it: end that, or deploy with another port"
+        ))
+    }
+
     /// What the agent needs besides its code can't be installed.
     pub fn dependencies(log: &str) -> Self {
         Self::new("dependencies_failed", "The agent's dependencies cannot be installed").with_stderr(log)
@@ -68,6 +75,11 @@ impl Failure {
             OpenError::TimedOut { stderr } => Self::new(
                 "startup_timeout",
                 format!("The agent was not ready for its first message within {} s", limit.as_secs()),
+            )
+            .with_stderr(&stderr),
+            OpenError::NotListening { port, stderr } => Self::new(
+                "startup_timeout",
+                format!("The agent did not listen on port {port} of 127.0.0.1 within {} s", limit.as_secs()),
             )
             .with_stderr(&stderr),
             OpenError::Io(error) => Self::own(&error),

@@ -15,6 +15,7 @@ mod plan;
 mod put;
 mod recovery;
 mod retention;
+mod ports;
 mod room;
 mod runtimes;
 mod secrets;
@@ -150,6 +151,7 @@ struct Inner {
     live_agents: Arc<AtomicU64>,
     /// Those of them that wait, and those that crash as they start.
     warm: Warm,
+    ports: ports::Ports,
     /// One deployment at a time.
     deploying: tokio::sync::Mutex<()>,
     /// One at a time lets go of what is past its time.
@@ -189,6 +191,7 @@ impl Platform {
             ears: Mutex::default(),
             live_agents: Arc::default(),
             warm: Warm::default(),
+            ports: ports::Ports::default(),
             deploying: tokio::sync::Mutex::default(),
             collecting: tokio::sync::Mutex::default(),
             secrets: tokio::sync::Mutex::default(),

@@ -1,5 +1,6 @@
 //! Starting a session's agent: its folders, its environment, its sandbox, its conversation.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,13 +13,14 @@ use zeroize::Zeroize;
 
 use super::failure::Failure;
 use super::ledger::Kept;
+use super::ports::Taken;
 use super::workspace::{HISTORY, NODE_SHIM, PYTHON_SHIM, TURN};
 use super::{Error, Inner, command, dependencies, runtimes};
 use crate::egress::Egress;
-use crate::harness::{Conversation, OpenError, Redaction};
+use crate::harness::{Address, Conversation, OpenError, Redaction};
 use crate::sandbox::{Exit, Inside, Limits, Process, Sandbox, Spec, StartError, Tree};
 use crate::store::{Revision, StoredSession};
-use crate::wire::{Isolation, Secret};
+use crate::wire::{Isolation, Network, Secret};
 
 /// The PATH of a sandbox that shows the system's folders alone.
 pub(super) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,6 +38,8 @@ pub struct Agent {
     _live: Live,
     /// What serves its network, if that is an allow-list.
     _egress: Option<Egress>,
+    /// Where the machine's network is its own as well.
+    _port: Option<Taken>,
 }
 
 /// Counts an agent's processes as long as there are any.
@@ -68,6 +72,10 @@ impl Tree for Shared {
 
     fn exited(&self) -> BoxFuture<'_, Exit> {
         self.0.exited()
+    }
+
+    fn dial(&self) -> BoxFuture<'_, std::io::Result<OwnedFd>> {
+        self.0.dial()
     }
 
     fn interrupt(&self) {
@@ -121,6 +129,10 @@ pub async fn start(
 ) -> Result<Agent, Failure> {
     let secrets = inner.unsealed(&stored.session.agent_id).await.map_err(|error| Failure::hinted(&error))?;
     let redaction = Redaction::new(secrets.iter().map(|(_, value)| value));
+    let port = match revision.config.http_port().filter(|_| shares_network(inner, revision)) {
+        Some(port) => Some(inner.ports.take(port).await?),
+        None => None,
+    };
     let launch = {
         let (inner, stored, revision) = (inner.clone(), stored.clone(), revision.clone());
         async move { launch(&inner, &stored, &revision, turn, &secrets).await }
@@ -146,7 +158,9 @@ pub async fn start(
     let process = Process { stdin, stdout, stderr, sockets: Vec::new(), tree: Box::new(Shared(tree)) };
     let fifo = inner.layout.session(&stored.session.id).turn();
     let limits = limits(inner, revision);
-    let opened = Conversation::open(process, &fifo, limits, stored.session.id.short(), &redaction);
+    let http =
+        revision.config.http_port().map(|port| Address { port, session: stored.session.id.to_string() });
+    let opened = Conversation::open(process, &fifo, limits, stored.session.id.short(), &redaction, http);
     let conversation = opened.await.map_err(|error| {
         if let OpenError::Exited { .. } = &error {
             inner.warm.crashed(&stored.session.id, Instant::now());
@@ -161,6 +175,7 @@ pub async fn start(
         redaction,
         _live: live,
         _egress: egress,
+        _port: port,
     })
 }
 
@@ -169,6 +184,12 @@ pub fn limits(inner: &Inner, revision: &Revision) -> crate::harness::Limits {
     let turn = revision.config.limits.run.map(Duration::from_secs);
     let limits = inner.options.limits;
     crate::harness::Limits { turn: turn.unwrap_or(limits.turn), ..limits }
+}
+
+/// Whether the agent's loopback is the machine's.
+fn shares_network(inner: &Inner, revision: &Revision) -> bool {
+    let isolated = inner.sandbox.as_ref().is_ok_and(|sandbox| sandbox.isolation() == Isolation::Full);
+    !isolated || revision.config.network == Network::Host
 }
 
 /// Makes the session's folders and starts its agent over them.
@@ -263,6 +284,7 @@ fn spec(
         more = dependencies::show(&folder, mounts, &mut spec, &mut path, &inner.options.path, &asked);
     }
     spec.env = environment(&inside, stored, turn, path);
+    spec.env.extend(revision.config.http_port().map(|port| ("PORT".to_owned(), port.to_string())));
     spec.env.extend(more);
     if by_lines {
         let pair = [("LD_PRELOAD", LINES), ("_STDBUF_O", "L")];

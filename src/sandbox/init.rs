@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -290,11 +290,23 @@ fn mind(control: &OwnedFd, children: &OwnedFd, agent: Pid) -> io::Result<()> {
             let Some(byte) = bytes.first() else { return Ok(()) };
             // Only this process reaps the agent, so its pid can't have become another's.
             let _ = match Command::from_byte(*byte) {
+                Some(Command::Dial) => {
+                    hand_out_socket(control)?;
+                    Ok(())
+                }
                 Some(Command::Interrupt) => kill_process_group(agent, Signal::INT),
                 Some(Command::Terminate) => kill_process(agent, Signal::TERM),
                 None => Ok(()),
             };
         }
+    }
+}
+
+/// Makes a TCP socket in the agent's network for the server, which can't get in there itself.
+fn hand_out_socket(control: &OwnedFd) -> io::Result<()> {
+    match &launch::tcp_socket() {
+        Ok(socket) => report(control, &Report::Sockets, &[socket.as_fd()]),
+        Err(_) => report(control, &Report::Sockets, &[]),
     }
 }
 

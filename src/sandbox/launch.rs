@@ -149,6 +149,12 @@ pub(super) fn shut_keyring() -> io::Result<()> {
     }
 }
 
+/// An unconnected TCP socket in the network of this process: non-blocking, close-on-exec.
+pub(super) fn tcp_socket() -> rustix::io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
 /// A descriptor whose readiness tokio tells. Must be called on its runtime.
 pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open, is the same descriptor all its life, and is closed by nobody but the AsyncFd.

@@ -206,6 +206,9 @@ pub trait Tree: Send + Sync {
     fn root_is_init(&self) -> bool;
     /// Answers when the agent's main process has ended; at once if it already has. May be asked again.
     fn exited(&self) -> BoxFuture<'_, Exit>;
+    /// An unconnected, non-blocking TCP socket in the agent's own network, whose loopback nobody else reaches. Fails if
+    /// the tree has ended.
+    fn dial(&self) -> BoxFuture<'_, std::io::Result<OwnedFd>>;
     /// SIGINT to the agent's process group. Nothing happens if it has ended.
     fn interrupt(&self);
     /// SIGTERM to the agent's main process. Nothing happens if it has ended.

@@ -75,7 +75,8 @@ pub(super) enum Report {
     Failed(Failure),
     /// The program could not be exec'd, for this errno.
     NotExecuted(i32),
-    /// Sockets of the agent's network namespace travel along; there may be several of these.
+    /// Sockets of the agent's network namespace travel along; there may be several of these. After a [`Command::Dial`] one
+    /// that is unconnected, or none if it could not be made.
     Sockets,
     /// The program has been exec'd.
     Started,
@@ -95,6 +96,8 @@ pub(super) struct Failure {
 /// What the server asks of an init, as one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
+    /// Make a TCP socket.
+    Dial,
     Interrupt,
     Terminate,
 }
@@ -102,6 +105,7 @@ pub(super) enum Command {
 impl Command {
     pub(super) fn byte(self) -> u8 {
         match self {
+            Self::Dial => b'd',
             Self::Interrupt => b'i',
             Self::Terminate => b't',
         }
@@ -109,6 +113,7 @@ impl Command {
 
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
         match byte {
+            b'd' => Some(Self::Dial),
             b'i' => Some(Self::Interrupt),
             b't' => Some(Self::Terminate),
             _ => None,
@@ -213,7 +218,7 @@ mod tests {
 
     #[test]
     fn commands_are_told_apart() {
-        for command in [Command::Interrupt, Command::Terminate] {
+        for command in [Command::Dial, Command::Interrupt, Command::Terminate] {
             assert_eq!(Command::from_byte(command.byte()), Some(command));
         }
         assert_eq!(Command::from_byte(0), None);

@@ -12,7 +12,7 @@ use rustix::net::Shutdown;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::cgroup::Group;
@@ -22,6 +22,7 @@ use super::protocol::{Command, Order, Report, Walls, receive, send, socket_pair}
 use super::spawner::Spawner;
 use super::{Exit, Process, Refusal, Spec, StartError, Tree};
 use crate::fault;
+use crate::wire::Network;
 
 /// How long a subreaper gets to kill its tree, before it is killed itself and the spawner ends the rest.
 const SUBREAPER_GRACE: Duration = Duration::from_secs(5);
@@ -84,6 +85,7 @@ async fn attempt(spawner: &Spawner, spec: &Spec, walls: Walls) -> Result<Process
             control: control.clone(),
             group: group.clone(),
             exit: watch::channel(None).1,
+            dials: None,
             watcher: None,
         };
         let mut sockets = Vec::new();
@@ -106,7 +108,7 @@ async fn attempt(spawner: &Spawner, spec: &Spec, walls: Walls) -> Result<Process
             }
             None => return Err(lost()),
         }
-        tree.watch();
+        tree.watch(has_own_network(spec, walls));
         return Ok(Process { stdin, stdout, stderr, sockets, tree: Box::new(tree) });
     }
 }
@@ -174,6 +176,11 @@ fn failed(spec: &Spec, report: Report) -> StartError {
     }
 }
 
+/// Whether the agent's loopback is another than the server's.
+fn has_own_network(spec: &Spec, walls: Walls) -> bool {
+    matches!(walls, Walls::Namespaces | Walls::Bwrap) && spec.network != Network::Host
+}
+
 /// The next report on a control socket; none if all who could report are gone.
 async fn next(control: &AsyncFd<OwnedFd>) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
     loop {
@@ -201,11 +208,15 @@ struct Started {
     group: Option<Arc<Group>>,
     exit: watch::Receiver<Option<Exit>>,
     watcher: Option<JoinHandle<()>>,
+    /// Sockets from the init, if the agent has a network of its own.
+    dials: Option<Mutex<mpsc::UnboundedReceiver<Option<OwnedFd>>>>,
 }
 
 impl Started {
-    /// Keeps the agent's exit for all who will ask.
-    fn watch(&mut self) {
+    /// Keeps the agent's exit for all who will ask, and sockets for the one who has.
+    fn watch(&mut self, own_network: bool) {
+        let (sockets, dials) = mpsc::unbounded_channel();
+        self.dials = own_network.then(|| Mutex::new(dials));
         let (told, exit) = watch::channel(None);
         let (control, group) = (self.control.clone(), self.group.clone());
         self.exit = exit;
@@ -213,6 +224,8 @@ impl Started {
             let exit = loop {
                 match next(&control).await {
                     Ok(Some((Report::Exited(exit), _))) => break exit,
+                    // Nobody may wait for it any more.
+                    Ok(Some((Report::Sockets, mut fds))) => drop(sockets.send(fds.pop())),
                     Ok(Some(_)) => {}
                     // The init was killed, and all with it.
                     Ok(None) | Err(_) => break Exit::Signal(libc::SIGKILL),
@@ -272,6 +285,23 @@ impl Tree for Started {
                 Ok(Some(exit)) => exit,
                 _ => Exit::Signal(libc::SIGKILL),
             }
+        }
+        .boxed()
+    }
+
+    fn dial(&self) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        async move {
+            let Some(dials) = &self.dials else { return Ok(launch::tcp_socket()?) };
+            let mut dials = dials.lock().await;
+            let socket = match dials.try_recv() {
+                // One that somebody has asked for and not waited for.
+                Ok(socket) => Some(socket),
+                Err(_) => {
+                    send(self.control.get_ref(), &[Command::Dial.byte()], &[])?;
+                    dials.recv().await
+                }
+            };
+            socket.flatten().ok_or_else(|| io::Error::other("the sandbox makes no socket"))
         }
         .boxed()
     }

@@ -104,8 +104,8 @@ fn known(runtime: &Runtime, name: &str) -> Result<Option<wire::Agent>, Failure> 
 }
 
 /// Deploys what is at this path, unless the server has just that.
-fn deploy(runtime: &Runtime, path: &Path, name: Option<&str>) -> Result<Agent, Failure> {
-    let package = Package::from_path(path, name)?;
+fn deploy(runtime: &Runtime, path: &Path, name: Option<&str>, port: Option<u16>) -> Result<Agent, Failure> {
+    let package = Package::from_path(path, name, port)?;
     let before = known(runtime, &package.name)?;
     if let Some(agent) = before.clone().filter(|agent| {
         // What could not be installed is tried again.
@@ -190,14 +190,14 @@ fn target(runtime: &Runtime, text: &str) -> Result<Agent, Failure> {
         });
     }
     if text.starts_with('.') || text.contains('/') {
-        return deploy(runtime, Path::new(text), None);
+        return deploy(runtime, Path::new(text), None, None);
     }
     let could_be_agent = is_agent_name(text) || text.starts_with(AgentId::PREFIX);
     if could_be_agent && let Some(agent) = known(runtime, text)? {
         return Ok(agent.into());
     }
     if Path::new(text).exists() {
-        return deploy(runtime, Path::new(text), None);
+        return deploy(runtime, Path::new(text), None, None);
     }
     Err(client::Error::api(
         ErrorCode::NotFound,
@@ -261,12 +261,13 @@ pub mod agent_module {
     /// ```
     #[rhai_fn(volatile, return_raw)]
     pub fn deploy(ctx: NativeCallContext, path: &str) -> Fallible<Agent> {
-        super::deploy(&Runtime::of(&ctx)?, Path::new(path), None).at(&ctx)
+        super::deploy(&Runtime::of(&ctx)?, Path::new(path), None, None).at(&ctx)
     }
 
     /// Deploys with options: `name` instead of the one in `superserve.yaml` or the folder's; `dir`, the folder that a
-    /// path is meant from (the current one if not given). The path may be `()` or `""`: then the folder itself. Errors:
-    /// those of `deploy(path)`; an unknown option.
+    /// path is meant from (the current one if not given); `port`, on which the agent listens, which makes it an HTTP agent.
+    /// The path may be `()` or `""`: then the folder itself. Errors: those of `deploy(path)`; an unknown option, or a
+    /// wrong port.
     ///
     /// ```rhai
     /// let agent = agents::deploy("examples/notes", #{ name: "notes" });
@@ -274,8 +275,8 @@ pub mod agent_module {
     #[rhai_fn(name = "deploy", volatile, return_raw)]
     pub fn deploy_with(ctx: NativeCallContext, path: Dynamic, options: Map) -> Fallible<Agent> {
         let runtime = Runtime::of(&ctx)?;
-        let read = || -> Result<(PathBuf, Option<String>), Failure> {
-            let mut map = OptionMap::new(options, "deploy", &["name", "dir"])?;
+        let read = || -> Result<(PathBuf, Option<String>, Option<u16>), Failure> {
+            let mut map = OptionMap::new(options, "deploy", &["name", "dir", "port"])?;
             let path = if path.is_unit() {
                 String::new()
             } else {
@@ -283,10 +284,14 @@ pub mod agent_module {
             };
             let folder = PathBuf::from(map.text("dir")?.unwrap_or_else(|| ".".to_owned()));
             let whole = if path.is_empty() { folder } else { folder.join(path) };
-            Ok((whole, map.text("name")?))
+            let port = map.take("port").map(|given| {
+                let number = given.as_int().ok().and_then(|number| u16::try_from(number).ok());
+                number.filter(|port| *port > 0).ok_or_else(|| map.wrong("port", "a number from 1 to 65535"))
+            });
+            Ok((whole, map.text("name")?, port.transpose()?))
         };
-        let (path, name) = read().at(&ctx)?;
-        super::deploy(&runtime, &path, name.as_deref()).at(&ctx)
+        let (path, name, port) = read().at(&ctx)?;
+        super::deploy(&runtime, &path, name.as_deref(), port).at(&ctx)
     }
 
     /// The agent that `superserve run` means: with a `/` or a leading `.` a path, which is deployed if it has changed;

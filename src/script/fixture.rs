@@ -99,7 +99,7 @@ fn deploy(runtime: &Runtime, name: &str, reply: Option<&str>) -> Result<wire::Ag
         let frames = [json!({ "type": "text", "content": reply }), json!({ "type": "turn_done" })];
         std::fs::write(folder.join("reply"), frames.map(|frame| format!("{frame}\n")).concat())?;
     }
-    let package = Package::from_path(&folder, None)?;
+    let package = Package::from_path(&folder, None, None)?;
     runtime.call(|client| async move { client.deploy(package).await })
 }
 

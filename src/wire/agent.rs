@@ -74,6 +74,15 @@ pub struct AgentConfig {
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// The script that is the agent, where no command says how it is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<String>,
+    /// How it is talked to; where this isn't said, by its port if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// The port of 127.0.0.1 on which an HTTP agent listens.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "port")]
+    pub port: Option<u16>,
     /// Names of the secrets that must be set before it can run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
@@ -84,6 +93,43 @@ pub struct AgentConfig {
     pub network: Network,
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: AgentLimits,
+}
+
+/// How an agent is talked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Over its stdin and stdout.
+    Shim,
+    /// By `POST /run`.
+    Http,
+}
+
+impl AgentConfig {
+    /// The port of an agent that is talked to by HTTP.
+    pub fn http_port(&self) -> Option<u16> {
+        self.port.filter(|_| self.mode != Some(Mode::Shim))
+    }
+
+    /// What of mode and port doesn't fit together, in a sentence.
+    pub fn mode_nonsense(&self) -> Option<&'static str> {
+        match (self.mode, self.port) {
+            (Some(Mode::Http), None) => Some("mode is http, and no port is named"),
+            (Some(Mode::Shim), Some(_)) => Some("port is for an HTTP agent, and mode is shim"),
+            _ => None,
+        }
+    }
+}
+
+/// A port, or a sentence that names the key.
+fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let Some(given) = Option::<serde_json::Value>::deserialize(deserializer)? else { return Ok(None) };
+    match given.as_u64().and_then(|number| u16::try_from(number).ok()).filter(|port| *port > 0) {
+        Some(port) => Ok(Some(port)),
+        None => {
+            Err(serde::de::Error::custom(format!("port must be a whole number from 1 to 65535, not {given}")))
+        }
+    }
 }
 
 fn is_default(limits: &AgentLimits) -> bool {
