@@ -93,7 +93,7 @@ async fn turns(socket: &Path, home: &Path) -> (f64, f64) {
         let folder = home.join("agents-of-the-bench").join(name);
         fs::create_dir_all(&folder).expect("a folder");
         fs::write(folder.join("agent.sh"), script).expect("a file");
-        Package::from_path(&folder.join("agent.sh"), Some(name)).expect("an agent")
+        Package::from_path(&folder.join("agent.sh"), Some(name), None).expect("an agent")
     };
     client.deploy(agent("echo", "while read -r l; do echo \"$l\"; done")).await.expect("deployed");
     // It says when it wrote its last byte; the time that `date` needs to end counts against us.

@@ -180,7 +180,7 @@ async fn create(client: &Client, home: &Path, name: &str, file: &str, code: &str
         _ => "",
     };
     fs::write(&path, format!("{head}{code}\n")).expect("a file");
-    client.deploy(Package::from_path(&path, Some(&name)).expect("an agent")).await.expect("deployed");
+    client.deploy(Package::from_path(&path, Some(&name), None).expect("an agent")).await.expect("deployed");
     let session = CreateSession { agent_id: name, title: None, idle_timeout_seconds: None };
     client.create_session(&session).await.expect("a session")
 }

@@ -380,7 +380,7 @@ fn settings_that_make_no_sense_are_named() {
     fs::remove_file(test.home().join("config.toml")).unwrap();
     test.args(["sessions", "list"])
         .env("SUPERSERVE_SANDBOX", "paper")
-        .stderr_part("SUPERSERVE_SANDBOX: 'paper' is not auto, native or none")
+        .stderr_part("SUPERSERVE_SANDBOX: 'paper' is not auto, native, bwrap, landlock or none")
         .status(2)
         .run();
 }

@@ -66,7 +66,7 @@ fn fields_stand_in_expressions() {
     assert_eq!(values(&test, &["show", "--select", "agent,short"]), ["agent,short_id"]);
     assert_eq!(values(&test, &["show", "--select=agent,short"]), ["--select=agent,short_id"]);
     assert_eq!(values(&test, &["show", "--by", "short"]), ["short_id"]);
-    assert_eq!(values(&test, &["eval", "list().fil"]), ["list().filter"]);
+    assert_eq!(values(&test, &["eval", "list().filt"]), ["list().filter"]);
     assert_eq!(values(&test, &["eval", "sessions::ea"]), ["sessions::each"]);
 }
 

@@ -59,9 +59,11 @@ impl Answer {
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Said> {
         match self {
             Self::Unknown => {
-                let Some(first) = bytes.trim_ascii_start().first() else { return Vec::new() };
+                // Blanks before it are no part of it, wherever it was cut.
+                let rest = bytes.trim_ascii_start();
+                let Some(first) = rest.first() else { return Vec::new() };
                 *self = if *first == b'{' { Self::Json(Vec::new()) } else { Self::Text };
-                self.feed(bytes)
+                self.feed(rest)
             }
             Self::Text => vec![Said::Bytes(bytes.to_vec())],
             Self::Json(whole) => {

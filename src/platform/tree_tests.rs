@@ -176,6 +176,8 @@ fn while_swapped(yard: &Yard, mut look: impl FnMut()) {
             while !done.load(Ordering::Relaxed) {
                 for other in [&real, &link] {
                     let _ = fs::rename(other, &swap);
+                    // Each gets its time there, however many share the processors.
+                    std::thread::sleep(std::time::Duration::from_micros(50));
                     let _ = fs::rename(&swap, other);
                 }
             }
