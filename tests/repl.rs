@@ -239,6 +239,7 @@ fn completing_starts_no_server() {
     let mut terminal = OnTerminal::plain(test.args(["repl"]));
     terminal.types("agents::get(\"\t\t");
     terminal.0.send_control('c').expect("Ctrl-C");
+    terminal.sees("\n");
     terminal.sees("> ");
     terminal.line("1", "1");
     assert_eq!(test.json(["server", "status", "--json"])["running"], false);
@@ -336,7 +337,7 @@ fn help_and_doc_document() {
     for command in [":doc", ":dry", ":help", ":load", ":quit", ":save", ":time", ":type"] {
         assert!(help.contains(&format!("\n{command}")), "{command}: {help}");
     }
-    assert!(help.contains("agents, sessions"), "{help}");
+    assert!(help.contains("agents, secrets, sessions"), "{help}");
     let printed = test.args(["repl"]).stdin(":doc sessions::last\n").any_stdout().run().stdout;
     assert!(printed.starts_with("sessions::last(") && printed.contains("\n        "), "{printed}");
     test.args(["repl"]).stdin(":help sessions::last\n").stdout(&printed).run();
