@@ -1,4 +1,4 @@
-//! A body that is too large to hold, on its way from the server into a file.
+//! A body that is too large to hold, on its way from the server.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,15 +6,27 @@ use std::path::Path;
 use reqwest::Response;
 
 use super::{Error, Result};
+use crate::wire::file::EXECUTABLE;
 
 /// What the server sends, not read yet.
 #[derive(Debug)]
 pub struct Download(pub(super) Response);
 
 impl Download {
-    /// The next piece; `None` at the end. A connection that breaks before that is an error.
+    /// Whether it is a file that its owner may execute.
+    pub fn is_executable(&self) -> bool {
+        self.0.headers().get(EXECUTABLE).is_some_and(|value| value == "true")
+    }
+
+    /// The next piece; `None` after the last. Error: they broke off.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        Ok(self.0.chunk().await?.map(|piece| piece.to_vec()))
+        match self.0.chunk().await {
+            Ok(piece) => Ok(piece.map(Into::into)),
+            Err(_) => Err(Error::Unreachable {
+                message: "the server's answer broke off before its end".into(),
+                hint: Some("superserve server logs says why.".into()),
+            }),
+        }
     }
 
     /// Writes all of it to a file that only its owner may read, and answers how many bytes. A file that is there is

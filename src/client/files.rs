@@ -1,10 +1,11 @@
 //! The calls about the files of a session's workspace.
 
-use reqwest::{Body, Method, Response};
+use reqwest::{Body, Method};
 
-use super::request::accepted;
+use super::download::Download;
+use super::request::{Lines, accepted};
 use super::{Client, Error, Result};
-use crate::wire::file::{self, EXECUTABLE, FileRow};
+use crate::wire::file::{self, FileRow};
 use crate::wire::{FileEntry, SessionId};
 
 impl Client {
@@ -16,30 +17,24 @@ impl Client {
             query.push(("recursive", "true"));
         }
         let request = self.request(Method::GET, &address(id, path)?).query(&query);
-        let mut response = accepted(request.send().await?).await?;
+        let mut rows = Lines::of(accepted(request.send().await?).await?);
         let mut entries = Vec::new();
-        let mut buffer: Vec<u8> = Vec::new();
-        while let Some(bytes) = response.chunk().await? {
-            buffer.extend_from_slice(&bytes);
-            let Some(end) = buffer.iter().rposition(|byte| *byte == b'\n') else { continue };
-            for line in buffer[..end].split(|byte| *byte == b'\n') {
-                match serde_json::from_slice(line).map_err(|error| Error::Protocol(error.to_string()))? {
-                    FileRow::Entry(entry) => entries.push(entry),
-                    FileRow::Error { error } => {
-                        return Err(Error::api(error.details.code, error.message, error.details.hint));
-                    }
+        while let Some(row) = rows.next().await {
+            match row? {
+                FileRow::Entry(entry) => entries.push(entry),
+                FileRow::Error { error } => {
+                    return Err(Error::api(error.details.code, error.message, error.details.hint));
                 }
             }
-            buffer.drain(..=end);
         }
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(entries)
     }
 
     /// `GET /sessions/{id}/files/{path}`: a file's content, as it comes.
-    pub async fn read_file(&self, id: &SessionId, path: &str) -> Result<Fetched> {
+    pub async fn read_file(&self, id: &SessionId, path: &str) -> Result<Download> {
         let request = self.request(Method::GET, &address(id, path)?);
-        Ok(Fetched(accepted(request.send().await?).await?))
+        Ok(Download(accepted(request.send().await?).await?))
     }
 
     /// `PUT /sessions/{id}/files/{path}`: a file's new content.
@@ -66,31 +61,9 @@ impl Client {
     }
 
     /// `GET /sessions/{id}/export`: the session as an archive (tar, gzipped), as it comes.
-    pub async fn export(&self, id: &SessionId) -> Result<Fetched> {
+    pub async fn export(&self, id: &SessionId) -> Result<Download> {
         let request = self.request(Method::GET, &format!("/sessions/{id}/export"));
-        Ok(Fetched(accepted(request.send().await?).await?))
-    }
-}
-
-/// Bytes that come a piece at a time.
-#[derive(Debug)]
-pub struct Fetched(Response);
-
-impl Fetched {
-    /// Whether it is a file that its owner may execute.
-    pub fn is_executable(&self) -> bool {
-        self.0.headers().get(EXECUTABLE).is_some_and(|value| value == "true")
-    }
-
-    /// The next ones; `None` after the last. Error: they broke off.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        match self.0.chunk().await {
-            Ok(piece) => Ok(piece.map(Into::into)),
-            Err(_) => Err(Error::Unreachable {
-                message: "the server's answer broke off before its end".into(),
-                hint: Some("superserve server logs says why.".into()),
-            }),
-        }
+        Ok(Download(accepted(request.send().await?).await?))
     }
 }
 

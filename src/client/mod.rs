@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use download::Download;
 pub use error::{Error, Result};
-pub use files::{Content, Fetched, not_in_workspace};
+pub use files::{Content, not_in_workspace};
 pub use package::Package;
 pub use request::{RunStream, digits};
 

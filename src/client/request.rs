@@ -1,6 +1,7 @@
 //! The calls.
 
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
@@ -213,7 +214,7 @@ impl Client {
         let body = EndMany { ids: texts(ids), unless_active: texts(unless_active) };
         let response =
             accepted(self.request(Method::POST, "/sessions/end").json(&body).send().await?).await?;
-        let lines = Lines { response, buffer: Vec::new(), done: false };
+        let lines = Lines::<EndRow>::of(response);
         Ok(stream::unfold(lines, |mut lines| async move { lines.next().await.map(|row| (row, lines)) }))
     }
 
@@ -339,24 +340,35 @@ impl RunStream {
 }
 
 /// The lines of an NDJSON answer.
-struct Lines {
+pub(super) struct Lines<T> {
     response: Response,
     buffer: Vec<u8>,
+    /// So much of the buffer has been handed on.
+    read: usize,
     done: bool,
+    row: PhantomData<T>,
 }
 
-impl Lines {
-    async fn next(&mut self) -> Option<Result<EndRow>> {
+impl<T: DeserializeOwned> Lines<T> {
+    pub(super) fn of(response: Response) -> Self {
+        Self { response, buffer: Vec::new(), read: 0, done: false, row: PhantomData }
+    }
+
+    pub(super) async fn next(&mut self) -> Option<Result<T>> {
         loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return Some(
-                    serde_json::from_slice(&line).map_err(|error| Error::Protocol(error.to_string())),
-                );
+            let rest = self.buffer.get(self.read..).unwrap_or_default();
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line = rest.get(..end).unwrap_or_default();
+                let row = serde_json::from_slice(line).map_err(|error| Error::Protocol(error.to_string()));
+                self.read += end + 1;
+                return Some(row);
             }
             if self.done {
                 return None;
             }
+            // Once a piece, not once a line: a piece holds many.
+            self.buffer.drain(..self.read);
+            self.read = 0;
             match self.response.chunk().await {
                 Ok(Some(bytes)) => self.buffer.extend_from_slice(&bytes),
                 Ok(None) => self.done = true,
