@@ -175,11 +175,7 @@ impl Conversation {
         let ready = loop {
             let until = Some(deadline.min(watch.next()));
             match self.next(Wait { reading: true, until, ..Wait::default() }).await {
-                Event::Exited(exit) => {
-                    self.exit = Some(exit);
-                    self.read_stderr_rest();
-                    return Err(OpenError::Exited { exit, stderr: self.stderr_tail() });
-                }
+                Event::Exited(exit) => return Err(self.ended_early(exit)),
                 Event::Stdout => {
                     let bytes = self.stdout.read();
                     if !bytes.is_empty() {
@@ -231,6 +227,13 @@ impl Conversation {
         Ok(())
     }
 
+    /// The agent has ended before its first message.
+    fn ended_early(&mut self, exit: Exit) -> OpenError {
+        self.exit = Some(exit);
+        self.read_stderr_rest();
+        OpenError::Exited { exit, stderr: self.stderr_tail() }
+    }
+
     /// Waits until an HTTP agent takes connections.
     async fn start_http(&mut self, port: u16) -> Result<(), OpenError> {
         let deadline = after(Instant::now(), self.limits.startup);
@@ -239,11 +242,7 @@ impl Conversation {
         loop {
             let until = Some(deadline.min(next));
             match self.next(Wait { reading: true, until, ..Wait::default() }).await {
-                Event::Exited(exit) => {
-                    self.exit = Some(exit);
-                    self.read_stderr_rest();
-                    return Err(OpenError::Exited { exit, stderr: self.stderr_tail() });
-                }
+                Event::Exited(exit) => return Err(self.ended_early(exit)),
                 Event::Stdout => {
                     let bytes = self.stdout.read();
                     self.hear_stray(&bytes);

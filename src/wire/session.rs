@@ -133,7 +133,7 @@ pub struct Session {
 /// What the end of a session has removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// Everything in its workspace and its home that was not a folder.
+    /// Everything in its folders that was no folder itself: workspace, home, and what the server had put beside them.
     pub files: u64,
     /// The sizes of the files.
     pub bytes: u64,
