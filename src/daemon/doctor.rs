@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit};
@@ -10,6 +9,7 @@ use serde::Serialize;
 
 use super::{private_folder, process, running, version};
 use crate::config::{Config, SandboxChoice};
+use crate::platform::on_path;
 use crate::sandbox::{self, Spawner, Tried};
 use crate::wire::Isolation;
 
@@ -216,11 +216,8 @@ async fn server(config: &Config) -> Check {
 
 /// Which programs for agents are there. None of them is needed.
 fn programs(search_path: &str) -> Check {
-    let found = |name: &&str| {
-        let mut folders = search_path.split(':').filter(|folder| folder.starts_with('/'));
-        folders.any(|folder| is_program(&Path::new(folder).join(name)))
-    };
-    let (there, missing): (Vec<&str>, Vec<&str>) = PROGRAMS.iter().partition(|name| found(name));
+    let (there, missing): (Vec<&str>, Vec<&str>) =
+        PROGRAMS.iter().partition(|name| on_path(name, search_path).is_some());
     let mut detail = match there.is_empty() {
         true => "none".to_owned(),
         false => there.join(", "),
@@ -229,8 +226,4 @@ fn programs(search_path: &str) -> Check {
         detail.push_str(&format!("; not found: {}", missing.join(", ")));
     }
     Check::ok("programs", detail)
-}
-
-fn is_program(path: &Path) -> bool {
-    rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file()
 }

@@ -68,6 +68,7 @@ use workspace::Layout;
 pub use archive::{Bounds, unpack};
 pub use error::{Error, Result};
 pub use files::{Content, MAX_FILE, Pieces, too_large};
+pub use runtimes::on_path;
 pub use stream::RunStream;
 pub use watch::SessionStream;
 

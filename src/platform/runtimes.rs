@@ -26,10 +26,7 @@ pub fn find(program: &str, path: &str) -> Option<Runtime> {
         // A relative path is one in the workspace.
         Some(PathBuf::from(program)).filter(|program| program.is_absolute())?
     } else {
-        path.split(':')
-            .filter(|folder| folder.starts_with('/'))
-            .map(|folder| Path::new(folder).join(program))
-            .find(|candidate| is_program(candidate))?
+        on_path(program, path)?
     };
     if is_system(&found) || !is_program(&found) {
         return None;
@@ -61,6 +58,12 @@ pub fn find(program: &str, path: &str) -> Option<Runtime> {
 
 fn is_system(path: &Path) -> bool {
     SYSTEM.iter().any(|folder| path.starts_with(folder))
+}
+
+/// The first program of this name on a PATH, whose folders that are not absolute are passed over.
+pub fn on_path(program: &str, path: &str) -> Option<PathBuf> {
+    let mut folders = path.split(':').filter(|folder| folder.starts_with('/'));
+    folders.find_map(|folder| Some(Path::new(folder).join(program)).filter(|candidate| is_program(candidate)))
 }
 
 fn is_program(path: &Path) -> bool {

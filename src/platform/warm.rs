@@ -53,14 +53,14 @@ impl Warm {
 
     /// Those that must make room for one more agent, so that no more than `most` wait.
     pub fn too_many(&self, most: usize) -> Vec<SessionId> {
-        let state = self.state();
-        let mut waiting: Vec<(&SessionId, &Instant)> = state.waiting.iter().collect();
-        waiting.sort_unstable_by_key(|(_, since)| **since);
+        let mut waiting: Vec<(SessionId, Instant)> =
+            self.state().waiting.iter().map(|(id, since)| (id.clone(), *since)).collect();
+        waiting.sort_unstable_by_key(|(_, since)| *since);
         let mut count = (waiting.len() + 1).saturating_sub(most.max(1));
         if count == 0 && is_short(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default()) {
             count = 1;
         }
-        waiting.into_iter().take(count).map(|(id, _)| id.clone()).collect()
+        waiting.into_iter().take(count).map(|(id, _)| id).collect()
     }
 
     /// The agent is stopped, and what it had in its memory is lost.
