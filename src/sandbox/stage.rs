@@ -336,3 +336,17 @@ pub(super) async fn start_stubborn(stage: &Stage, sandbox: &dyn Sandbox, marker:
     assert!(marked(marker) >= 3);
     process
 }
+
+/// A chain of folders that no path could name, `width` of them in each, with a file of this content at the bottom.
+pub(super) fn dig(top: &std::path::Path, depth: usize, width: usize, content: &[u8]) {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let folder_only = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut folder = openat(CWD, top, folder_only, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        (0..width).for_each(|number| mkdirat(&folder, number.to_string(), Mode::RWXU).unwrap());
+        folder = openat(&folder, "0", folder_only, Mode::empty()).unwrap();
+    }
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = openat(&folder, "bottom", flags, Mode::RUSR).unwrap();
+    rustix::io::write(&file, content).unwrap();
+}

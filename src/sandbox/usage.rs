@@ -232,8 +232,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::PathBuf;
 
-    use rustix::fs::mkdirat;
-
+    use super::super::stage::dig;
     use super::*;
 
     const ANY: Usage = Usage { bytes: u64::MAX, files: u64::MAX };
@@ -250,18 +249,6 @@ mod tests {
         let top = folder.path().join("top");
         fs::create_dir(&top).unwrap();
         (folder, top)
-    }
-
-    /// A chain of folders that no path could name, `width` of them in each, with a file of 8 KiB at the bottom.
-    fn dig(top: &Path, depth: usize, width: usize) {
-        let mut folder = openat(CWD, top, FOLDER, Mode::empty()).unwrap();
-        for _ in 0..depth {
-            (0..width).for_each(|number| mkdirat(&folder, number.to_string(), Mode::RWXU).unwrap());
-            folder = openat(&folder, "0", FOLDER, Mode::empty()).unwrap();
-        }
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat(&folder, "bottom", flags, Mode::RUSR).unwrap();
-        rustix::io::write(&file, &[1; 8192]).unwrap();
     }
 
     #[test]
@@ -307,7 +294,7 @@ mod tests {
     #[test]
     fn deep_trees_are_seen_to_the_bottom() {
         let (folder, top) = top();
-        dig(&top, 2000, 3);
+        dig(&top, 2000, 3, &[1; 8192]);
         let usage = within(measure(&[&top], ANY, None));
         assert_eq!(usage.files, 2000 * 3 + 1);
         let most = Usage { files: 6000, ..ANY };
@@ -371,7 +358,7 @@ mod tests {
     #[test]
     fn a_tree_that_changes_all_the_time_ends_the_walk_all_the_same() {
         let (folder, top) = top();
-        dig(&top, 60, 2);
+        dig(&top, 60, 2, &[1; 8192]);
         let stop = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -195,6 +195,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
+    use super::super::stage::dig;
     use super::*;
 
     struct Yard {
@@ -224,22 +225,10 @@ mod tests {
         }
     }
 
-    /// A chain of folders that no path could name.
-    fn dig(top: &Path, depth: usize) {
-        let mut folder = openat(CWD, top, FOLDER, Mode::empty()).unwrap();
-        for _ in 0..depth {
-            mkdirat(&folder, "d", Mode::RWXU).unwrap();
-            folder = openat(&folder, "d", FOLDER, Mode::empty()).unwrap();
-        }
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat(&folder, "bottom", flags, Mode::RUSR).unwrap();
-        rustix::io::write(&file, b"12345").unwrap();
-    }
-
     #[test]
     fn deep_folders_go() {
         let yard = Yard::new();
-        dig(&yard.victim(), 5000);
+        dig(&yard.victim(), 5000, 1, b"12345");
         assert_eq!(yard.wipe().unwrap(), Wiped { files: 1, bytes: 5 });
     }
 
