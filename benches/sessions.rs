@@ -3,6 +3,8 @@
 //! others use too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods)]
 
+mod program;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Read;
@@ -13,10 +15,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
+use program::{PROGRAM, create, deploy, superserve, verdict};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use superserve::client::{Client, Package};
+use superserve::client::Client;
 use superserve::sandbox::{self, Choice, Sandbox, Spawner, Spec, Wish};
-use superserve::wire::{CreateSession, Network, RunEvent, Session, SessionQuery};
+use superserve::wire::{Network, RunEvent, Session, SessionQuery};
 
 /// How often each start is made.
 const STARTS: usize = 60;
@@ -29,7 +32,6 @@ const MANY: usize = 320;
 const AT_ONCE: usize = 16;
 /// What an agent has made by the time that it is ended.
 const FILES: usize = 200;
-const PROGRAM: &str = env!("CARGO_BIN_EXE_superserve");
 const UID: u32 = 1_900_000_000;
 
 fn main() {
@@ -47,10 +49,6 @@ fn row(what: &str, value: String, goal: &str) {
     println!("{what:<52} {value:>10}  {goal}");
 }
 
-fn verdict(held: bool) -> &'static str {
-    if held { "held" } else { "LOST" }
-}
-
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
@@ -60,13 +58,6 @@ fn at(part: f64, mut times: Vec<Duration>) -> f64 {
     times.sort();
     let place = ((times.len() - 1) as f64 * part).round() as usize;
     millis(times[place])
-}
-
-fn superserve(home: &Path, args: &[&str], env: &[(&str, &str)]) {
-    let mut command = Command::new(PROGRAM);
-    command.args(args).env("SUPERSERVE_HOME", home).envs(env.iter().copied());
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    assert!(status.expect("the program").success(), "{args:?}");
 }
 
 /// From the start to the first byte: a plain process and each driver.
@@ -147,28 +138,15 @@ fn spec(place: &Path, driver: &str, number: usize) -> Spec {
 
 async fn sessions(home: &Path) {
     let client = Client::unix(&home.join("run/server.sock")).expect("a client");
-    deploy(&client, home, "echo", "while read -r l; do echo \"$l\"; done").await;
+    deploy(&client, home, "echo", "agent.sh", "while read -r l; do echo \"$l\"; done").await;
     let files = format!(
         "while read -r l; do i=0; while [ $i -lt {FILES} ]; do echo \"$l\" > f$i; i=$((i+1)); done; echo made; done"
     );
-    deploy(&client, home, "files", &files).await;
+    deploy(&client, home, "files", "agent.sh", &files).await;
     first_replies(&client).await;
     ends(&client, home).await;
     at_once(&client).await;
     waiting(&client).await;
-}
-
-async fn deploy(client: &Client, home: &Path, name: &str, script: &str) {
-    let folder = home.join("agents-of-the-bench").join(name);
-    fs::create_dir_all(&folder).expect("a folder");
-    fs::write(folder.join("agent.sh"), script).expect("a file");
-    let package = Package::from_path(&folder.join("agent.sh"), Some(name), None).expect("an agent");
-    client.deploy(package).await.expect("deployed");
-}
-
-async fn create(client: &Client, agent: &str) -> Session {
-    let session = CreateSession { agent_id: agent.to_owned(), title: None, idle_timeout_seconds: None };
-    client.create_session(&session).await.expect("a session")
 }
 
 /// Sends a message and reads the run to its end; when the first piece of the reply came.

@@ -2,17 +2,19 @@
 //! ratios mean something on a machine that others use too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods)]
 
+mod program;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use superserve::client::{Client, Package};
-use superserve::wire::{CreateSession, RunEvent, Session};
+use program::{PROGRAM, create, deploy, superserve, verdict};
+use superserve::client::Client;
+use superserve::wire::{RunEvent, Session};
 
 /// How often each thing is done.
 const RUNS: usize = 25;
-const PROGRAM: &str = env!("CARGO_BIN_EXE_superserve");
 
 /// One row of the table.
 struct Row {
@@ -31,24 +33,14 @@ enum Goal {
 fn main() {
     let home = tempfile::tempdir().expect("a home");
     let socket = home.path().join("run/server.sock");
-    superserve(home.path(), &["server", "start"]);
+    superserve(home.path(), &["server", "start"], &[]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (replies, ends) = runtime.block_on(turns(&socket, home.path()));
     let mut rows = commands(home.path(), &socket);
     rows.push(Row { name: "create → first reply, shell agent", millis: replies, goal: Goal::Millis(40.0) });
     rows.push(Row { name: "last byte → end of turn, shell agent", millis: ends, goal: Goal::Millis(5.0) });
-    superserve(home.path(), &["server", "stop"]);
+    superserve(home.path(), &["server", "stop"], &[]);
     print(&rows);
-}
-
-fn superserve(home: &Path, args: &[&str]) {
-    let status = Command::new(PROGRAM)
-        .args(args)
-        .env("SUPERSERVE_HOME", home)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    assert!(status.expect("the program").success(), "{args:?}");
 }
 
 /// Whole commands, one after the other in each round.
@@ -89,15 +81,9 @@ fn commands(home: &Path, socket: &Path) -> Vec<Row> {
 /// Medians of: create to the first piece of the reply; the agent's last byte to the end of its turn.
 async fn turns(socket: &Path, home: &Path) -> (f64, f64) {
     let client = Client::unix(socket).expect("a client");
-    let agent = |name: &str, script: &str| {
-        let folder = home.join("agents-of-the-bench").join(name);
-        fs::create_dir_all(&folder).expect("a folder");
-        fs::write(folder.join("agent.sh"), script).expect("a file");
-        Package::from_path(&folder.join("agent.sh"), Some(name), None).expect("an agent")
-    };
-    client.deploy(agent("echo", "while read -r l; do echo \"$l\"; done")).await.expect("deployed");
+    deploy(&client, home, "echo", "agent.sh", "while read -r l; do echo \"$l\"; done").await;
     // It says when it wrote its last byte; the time that `date` needs to end counts against us.
-    client.deploy(agent("clock", "while read -r l; do date +%s%N; done")).await.expect("deployed");
+    deploy(&client, home, "clock", "agent.sh", "while read -r l; do date +%s%N; done").await;
     let mut replies = Vec::new();
     let mut ends = Vec::new();
     let clock = create(&client, "clock").await;
@@ -124,11 +110,6 @@ async fn turns(socket: &Path, home: &Path) -> (f64, f64) {
         client.delete_session(&session.id).await.expect("forgotten");
     }
     (median(replies), median(ends))
-}
-
-async fn create(client: &Client, agent: &str) -> Session {
-    let session = CreateSession { agent_id: agent.to_owned(), title: None, idle_timeout_seconds: None };
-    client.create_session(&session).await.expect("a session")
 }
 
 async fn last_byte_to_end(client: &Client, session: &Session) -> Duration {
@@ -169,8 +150,4 @@ fn print(rows: &[Row]) {
         "",
         verdict(size <= 25e6 / f64::from(1 << 20))
     );
-}
-
-fn verdict(held: bool) -> &'static str {
-    if held { "held" } else { "LOST" }
 }

@@ -3,17 +3,18 @@
 //! writes into its workspace at that moment: a line with the time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods)]
 
+mod program;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use superserve::client::{Client, Package};
-use superserve::wire::{CreateSession, RunEvent, Session};
+use program::{superserve, verdict};
+use superserve::client::Client;
+use superserve::wire::{RunEvent, Session};
 
 /// Turns of each kind; with all kinds more than two hundred.
 const TURNS: usize = 15;
-const PROGRAM: &str = env!("CARGO_BIN_EXE_superserve");
 /// Goals for what is added, in ms: the median and the 99th percentile of all turns.
 const MEDIAN: f64 = 5.0;
 const WORST: f64 = 60.0;
@@ -117,17 +118,10 @@ struct Tally {
 
 fn main() {
     let home = tempfile::tempdir().expect("a home");
-    superserve(home.path(), &["server", "start"]);
+    superserve(home.path(), &["server", "start"], &[("SUPERSERVE_SERVER_IDLE_EXIT", "never")]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(kinds(home.path()));
-    superserve(home.path(), &["server", "stop"]);
-}
-
-fn superserve(home: &Path, args: &[&str]) {
-    let mut command = Command::new(PROGRAM);
-    command.args(args).env("SUPERSERVE_HOME", home).env("SUPERSERVE_SERVER_IDLE_EXIT", "never");
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    assert!(status.expect("the program").success(), "{args:?}");
+    superserve(home.path(), &["server", "stop"], &[]);
 }
 
 async fn kinds(home: &Path) {
@@ -151,7 +145,6 @@ async fn kinds(home: &Path) {
         all.added.append(&mut tally.added);
     }
     row("all", &mut all);
-    let verdict = |held: bool| if held { "held" } else { "LOST" };
     println!("none early, none lost: {}", verdict(all.early + all.lost == 0));
     println!("p50 at most {MEDIAN} ms: {}", verdict(at(0.5, &all.added) <= MEDIAN));
     println!("p99 at most {WORST} ms: {}", verdict(at(0.99, &all.added) <= WORST));
@@ -172,17 +165,13 @@ fn at(part: f64, values: &[f64]) -> f64 {
 
 async fn create(client: &Client, home: &Path, name: &str, file: &str, code: &str) -> Session {
     let name = name.replace(' ', "-");
-    let path: PathBuf = home.join("agents-of-the-bench").join(&name).join(file);
-    fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
     let head = match file.rsplit('.').next() {
         Some("py") => PYTHON_HEAD,
         Some("js") => NODE_HEAD,
         _ => "",
     };
-    fs::write(&path, format!("{head}{code}\n")).expect("a file");
-    client.deploy(Package::from_path(&path, Some(&name), None).expect("an agent")).await.expect("deployed");
-    let session = CreateSession { agent_id: name, title: None, idle_timeout_seconds: None };
-    client.create_session(&session).await.expect("a session")
+    program::deploy(client, home, &name, file, &format!("{head}{code}\n")).await;
+    program::create(client, &name).await
 }
 
 async fn turns(client: &Client, home: &Path, session: &Session, seed: u64) -> Tally {
