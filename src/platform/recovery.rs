@@ -34,9 +34,6 @@ impl Platform {
                 tracing::warn!(%agent, %error, "cannot finish the deletion of an agent");
             }
         }
-        if let Err(error) = self.recover_dependencies().await {
-            tracing::warn!(%error, "cannot go on with installing dependencies");
-        }
         let layout = self.0.layout.clone();
         let emptied = blocking(move || {
             half_made.extend(layout.half_deployed());
@@ -55,6 +52,10 @@ impl Platform {
         .await?;
         if emptied && let Err(error) = self.0.store.finish_receipts(self.0.clock.now_millis()).await {
             tracing::warn!(%error, "cannot note that sessions are wiped");
+        }
+        // Last: what is installed wipes its folder first, by way of the trash, which nobody may empty under it.
+        if let Err(error) = self.recover_dependencies().await {
+            tracing::warn!(%error, "cannot go on with installing dependencies");
         }
         Ok(())
     }
