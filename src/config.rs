@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,9 +51,24 @@ pub const KEYS: &[Key] = &[
     },
     Key { name: "scripts", default: "`scripts` in the home", about: "the folder of your own commands" },
     Key {
+        name: "server.cors",
+        default: "none",
+        about: "origins, with commas between, whose pages may use a server that listens: `https://app.example.com`",
+    },
+    Key {
         name: "server.idle_exit",
         default: "15m",
         about: "after how long without request, run or live agent the server exits, or `never`",
+    },
+    Key {
+        name: "server.public_url",
+        default: "the address that is called",
+        about: "how others reach a server that listens, such as `https://agents.example.com`",
+    },
+    Key {
+        name: "server.rate_limit",
+        default: "200",
+        about: "how many requests a second a token may make, or `never` to set no limit",
     },
     Key {
         name: "server.uid_base",
@@ -189,6 +205,12 @@ pub struct Config {
     /// `None` is never.
     pub idle_exit: Option<Duration>,
     pub uid_base: u32,
+    /// Origins whose pages may use a server that listens.
+    pub cors: Vec<String>,
+    /// How others reach a server that listens, without a final slash.
+    pub public_url: Option<String>,
+    /// How many requests a second a token may make; `None` is any number.
+    pub rate_limit: Option<NonZeroU32>,
     /// `None` is never.
     pub expire_after: Option<Duration>,
     pub turn_quiet: Duration,
@@ -201,6 +223,12 @@ pub struct Config {
     pub max_warm: usize,
     /// Where programs are looked for.
     pub search_path: String,
+    /// Where logins are kept: `~/.superserve`, which is the original's too. `None` where no home is known.
+    pub login_folder: Option<PathBuf>,
+    /// `SUPERSERVE_API_URL`: the server that commands speak to, without a final slash.
+    pub api_url: Option<String>,
+    /// `SUPERSERVE_API_KEY`: the token for it.
+    pub api_key: Option<Secret>,
     /// Keys that encrypt agents' secrets instead of the one in the home's `secret.key`.
     pub secret_key: Option<Secret>,
     pub clock: Clock,
@@ -251,6 +279,16 @@ struct Settings {
     file: PathBuf,
     values: BTreeMap<String, String>,
 }
+
+fn api_url() -> Result<Option<String>, Error> {
+    let Some(value) = environment("SUPERSERVE_API_URL") else { return Ok(None) };
+    let form = "a URL such as https://agents.example.com";
+    let place = "SUPERSERVE_API_URL".to_owned();
+    url(&value).map(Some).ok_or(Error::BadValue { place, value, form })
+}
+
+/// What a list of origins must look like.
+pub const ORIGINS: &str = "origins such as https://app.example.com, with commas between";
 
 impl Settings {
     fn load() -> Result<Self, Error> {
@@ -325,6 +363,21 @@ impl Settings {
             uid_base: self.read("server.uid_base", "a uid from 65536 on", 1_900_000_000, |text| {
                 text.parse().ok().filter(|uid| (65_536..4_000_000_000).contains(uid))
             })?,
+            cors: self.read("server.cors", ORIGINS, Vec::new(), origins)?,
+            public_url: self.read(
+                "server.public_url",
+                "a URL such as https://agents.example.com",
+                None,
+                |text| url(text).map(Some),
+            )?,
+            rate_limit: self.read(
+                "server.rate_limit",
+                "a number from 1 on, or never",
+                NonZeroU32::new(200),
+                |text| {
+                    if text == "never" { Some(None) } else { text.parse().ok().map(Some) }
+                },
+            )?,
             expire_after: self.read(
                 "session.expire_after",
                 OR_NEVER,
@@ -348,6 +401,9 @@ impl Settings {
                 .iter()
                 .filter_map(|name| Some(((*name).to_owned(), environment(name)?)))
                 .collect(),
+            login_folder: environment("HOME").map(|home| Path::new(&home).join(".superserve")),
+            api_url: api_url()?,
+            api_key: environment("SUPERSERVE_API_KEY").map(Secret::new),
             secret_key: environment("SUPERSERVE_SECRET_KEY").map(Secret::new),
             clock: test_clock()?,
             fault: environment("SUPERSERVE_TEST_FAULT"),
@@ -358,6 +414,21 @@ impl Settings {
 
 fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
+}
+
+/// A URL of a server, without its final slashes; `None` if it is none.
+pub fn url(text: &str) -> Option<String> {
+    let text = text.trim().trim_end_matches('/');
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+    let is_good =
+        !host.is_empty() && !host.contains(['@', '?', '#']) && host.bytes().all(|b| b.is_ascii_graphic());
+    is_good.then(|| text.to_owned())
+}
+
+/// Origins with commas between: URLs without a path.
+pub fn origins(text: &str) -> Option<Vec<String>> {
+    let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    words.map(|word| url(word).filter(|url| url.matches('/').count() == 2)).collect()
 }
 
 fn duration_or_never(text: &str) -> Option<Option<Duration>> {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Every step, each of which can fail before and after it is done: all commits, spawns and renames.
-pub const STEPS: [&str; 24] = [
+pub const STEPS: [&str; 26] = [
     "agent.delete",
     "agent.forget",
     "agent.rename",
@@ -27,6 +27,8 @@ pub const STEPS: [&str; 24] = [
     "session.insert",
     "session.isolation",
     "session.resume",
+    "token.delete",
+    "token.store",
     "trash.empty",
     "trash.rename",
     "workspace.history",

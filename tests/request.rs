@@ -1,6 +1,7 @@
 //! One HTTP request over the server's Unix socket, by hand: what goes over the wire, byte by byte.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
@@ -89,8 +90,24 @@ pub fn send(test: &Test, method: &str, path: &str, body: Option<&str>, connectio
     stream
 }
 
+/// Sends a request to an address, its whole path and its own headers given, and reads the answer.
+pub fn over_tcp(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    if !headers.iter().any(|(name, _)| *name == "Host") {
+        head.push_str(&format!("Host: {address}\r\n"));
+    }
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let _ = stream.write_all(format!("{head}\r\n{body}").as_bytes());
+    read(stream)
+}
+
 /// Reads an answer until its connection is closed.
-pub fn read(mut stream: UnixStream) -> Answer {
+pub fn read(mut stream: impl Read) -> Answer {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("an answer");
     parse(&bytes)

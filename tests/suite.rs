@@ -336,6 +336,10 @@ impl Connection for Nowhere {
         Box::pin(async { Err(client::Error::Unreachable { message: "no server here".into(), hint: None }) })
     }
 
+    fn at(&self, _: &str) -> LocalBoxFuture<'_, client::Result<Client>> {
+        self.connect()
+    }
+
     fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
         Box::pin(async { None })
     }

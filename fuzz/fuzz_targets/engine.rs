@@ -21,6 +21,10 @@ impl Connection for Nobody {
         })
     }
 
+    fn at(&self, _: &str) -> LocalBoxFuture<'_, client::Result<Client>> {
+        self.connect()
+    }
+
     fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
         Box::pin(async { None })
     }

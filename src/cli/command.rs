@@ -8,11 +8,15 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use super::contexts::Choice;
+use super::login::{ContextCommand, Tokens};
 use super::scripts::{self, Catalog};
 use super::ui::Colour;
-use crate::config::SandboxChoice;
+use crate::config::{self, SandboxChoice};
+use crate::daemon::Listen;
 use crate::script::header::{Header, Kind};
 use crate::script::{self, Arg as Value, Args, Options};
+use crate::wire::Secret;
 
 /// The flags that belong to every command.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +25,8 @@ pub struct Globals {
     /// What `--json=FIELDS` names.
     pub fields: Vec<String>,
     pub colour: Colour,
+    /// Which server to speak to.
+    pub choice: Choice,
     /// `--allow-sh`.
     pub allow_sh: bool,
     /// `--allow-path`, each.
@@ -34,7 +40,9 @@ pub struct Globals {
 /// What was typed.
 #[derive(Clone, Debug)]
 pub enum Invocation {
+    AuthStatus,
     Completions(clap_complete::Shell),
+    Context(ContextCommand),
     Doctor,
     Eval(String),
     /// `help sessions list`, which is `sessions list --help`.
@@ -46,6 +54,10 @@ pub enum Invocation {
     HelpMan {
         folder: Option<PathBuf>,
     },
+    Login {
+        api_key: Option<Secret>,
+    },
+    Logout,
     Repl,
     /// A command that is a script, by its name.
     Script {
@@ -69,6 +81,9 @@ pub enum Invocation {
     Serve {
         socket: Option<PathBuf>,
         sandbox: Option<SandboxChoice>,
+        listen: Option<Listen>,
+        public_url: Option<String>,
+        origins: Vec<String>,
     },
     ServerBackup(PathBuf),
     ServerGc,
@@ -86,6 +101,7 @@ pub enum Invocation {
         /// What a test's name must contain.
         filter: Option<String>,
     },
+    Tokens(Tokens),
 }
 
 /// What the groups are for.
@@ -144,7 +160,7 @@ fn group(name: &str, commands: &[&scripts::Command], depth: usize) -> Command {
 }
 
 /// The commands that can't be scripts.
-fn fixed() -> [Command; 10] {
+fn fixed() -> [Command; 15] {
     let sandbox = || {
         Arg::new("sandbox")
             .long("sandbox")
@@ -154,18 +170,22 @@ fn fixed() -> [Command; 10] {
     };
     let needs_one = |command: Command| command.subcommand_required(true).arg_required_else_help(true);
     [
+        super::login::auth_command(),
         Command::new("completions").about("Print a completion script for a shell").arg(
             Arg::new("shell")
                 .value_name("SHELL")
                 .required(true)
                 .value_parser(value_parser!(clap_complete::Shell)),
         ),
+        super::login::context_command(),
         Command::new("doctor").about("Tell what this machine gives superserve, and what is missing"),
         Command::new("eval")
             .about("Evaluate an expression and print its value")
             .arg(Arg::new("expression").value_name("EXPR").required(true).allow_hyphen_values(true))
             .after_help("Examples:\n  superserve eval 'list().filter(|s| s.idle > 2.hours)'"),
         help(),
+        super::login::login_command(),
+        super::login::logout_command(),
         Command::new("repl").about("Read expressions line by line and print their values"),
         Command::new("script")
             .about("Run a script; its header says which arguments it takes")
@@ -220,6 +240,7 @@ fn fixed() -> [Command; 10] {
                     .value_parser(value_parser!(PathBuf))
                     .help("Listen on this Unix socket instead of the home's own"),
             )
+            .args(listening())
             .arg(sandbox()),
         needs_one(Command::new("server").about("The local server, which starts itself"))
             .subcommand(
@@ -264,6 +285,52 @@ fn fixed() -> [Command; 10] {
             .after_help(
                 "Examples:\n  superserve test tests/\n  superserve test tidy_test.rhai --filter dry_run",
             ),
+        super::login::tokens_command(),
+    ]
+}
+
+/// How a server lets others in.
+fn listening() -> [Arg; 6] {
+    let file = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .requires("listen")
+            .help(help)
+    };
+    [
+        Arg::new("listen")
+            .long("listen")
+            .value_name("HOST:PORT")
+            .help("Let others in here too: with a token, over HTTP"),
+        file("tls-cert", "The certificate with its chain, in PEM: others come over HTTPS")
+            .requires("tls-key"),
+        file("tls-key", "The certificate's key, in PEM").requires("tls-cert"),
+        Arg::new("insecure")
+            .long("insecure")
+            .action(ArgAction::SetTrue)
+            .requires("listen")
+            .conflicts_with("tls-cert")
+            .help("Let others in without TLS, and let everybody in between read along"),
+        Arg::new("public-url")
+            .long("public-url")
+            .value_name("URL")
+            .requires("listen")
+            .value_parser(|text: &str| config::url(text).ok_or("write it like https://agents.example.com"))
+            .help("How others reach it, if not by the address where it listens"),
+        Arg::new("cors-origin")
+            .long("cors-origin")
+            .value_name("ORIGIN")
+            .requires("listen")
+            .action(ArgAction::Append)
+            .value_parser(|text: &str| {
+                config::origins(text)
+                    .filter(|found| found.len() == 1)
+                    .map(|_| text.to_owned())
+                    .ok_or("write it like https://app.example.com")
+            })
+            .help("Let pages of this origin use it; may be repeated"),
     ]
 }
 
@@ -313,7 +380,7 @@ fn help() -> Command {
         .after_help("Examples:\n  superserve help sessions list")
 }
 
-fn globals() -> [Arg; 10] {
+fn globals() -> [Arg; 12] {
     let flag = |name: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)
@@ -342,6 +409,18 @@ fn globals() -> [Arg; 10] {
             .value_parser(["auto", "always", "never"])
             .default_value("auto")
             .help("When to use colours")
+            .help_heading("Everywhere"),
+        Arg::new("context")
+            .long("context")
+            .value_name("NAME")
+            .global(true)
+            .help("Speak to this server: a context's name, or local")
+            .help_heading("Everywhere"),
+        Arg::new("url")
+            .long("url")
+            .value_name("URL")
+            .global(true)
+            .help("Speak to the server at this URL")
             .help_heading("Everywhere"),
         permission("allow-sh", "Let the script run other programs: sh()").action(ArgAction::SetTrue),
         permission("allow-path", "Let the script read and write files in this folder too; / is everything")
@@ -431,6 +510,13 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
     let name = || leaf.get_many::<String>("name").unwrap_or_default().cloned().collect::<Vec<_>>().join(" ");
     let sandbox = || SandboxChoice::from_word(&text("sandbox"));
     let invocation = match words.as_slice() {
+        ["auth", "status"] => Invocation::AuthStatus,
+        ["context", command] => Invocation::Context(super::login::read_context(command, leaf)),
+        ["login"] => {
+            Invocation::Login { api_key: leaf.get_one::<String>("api-key").cloned().map(Secret::new) }
+        }
+        ["logout"] => Invocation::Logout,
+        ["tokens", command] => Invocation::Tokens(super::login::read_tokens(command, leaf)),
         ["completions"] => {
             Invocation::Completions(leaf.get_one("shell").copied().unwrap_or(clap_complete::Shell::Bash))
         }
@@ -462,7 +548,19 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
         ["scripts", "path"] => Invocation::ScriptsPath(Some(name()).filter(|name| !name.is_empty())),
         ["scripts", "show"] => Invocation::ScriptsShow(name()),
         ["serve"] => {
-            Invocation::Serve { socket: leaf.get_one::<PathBuf>("socket").cloned(), sandbox: sandbox() }
+            let path = |name: &str| leaf.get_one::<PathBuf>(name).cloned();
+            let listen = leaf.get_one::<String>("listen").map(|address| Listen {
+                address: address.clone(),
+                tls: path("tls-cert").zip(path("tls-key")),
+                insecure: leaf.get_flag("insecure"),
+            });
+            Invocation::Serve {
+                socket: path("socket"),
+                sandbox: sandbox(),
+                listen,
+                public_url: leaf.get_one::<String>("public-url").cloned(),
+                origins: leaf.get_many::<String>("cors-origin").unwrap_or_default().cloned().collect(),
+            }
         }
         ["server", "backup"] => {
             Invocation::ServerBackup(leaf.get_one::<PathBuf>("file").cloned().unwrap_or_default())
@@ -513,6 +611,7 @@ impl Globals {
             },
             fields: if self.fields.is_empty() { before.fields } else { self.fields },
             colour: if self.colour == Colour::Auto { before.colour } else { self.colour },
+            choice: if self.choice == Choice::default() { before.choice } else { self.choice },
             allow_sh: self.allow_sh || before.allow_sh,
             allow_paths: before.allow_paths.into_iter().chain(self.allow_paths).collect(),
             max_time: self.max_time.or(before.max_time),
@@ -536,8 +635,8 @@ pub fn of_file(file: &str, header: &Header) -> Command {
 
 /// The flags of every script, and the other words: any, since no header names them. After `--` all are words.
 fn without_header(rest: Vec<OsString>) -> (Vec<OsString>, Vec<String>) {
-    const WITH_VALUES: [&str; 5] =
-        ["--allow-path", "--color", "--max-memory", "--max-operations", "--max-time"];
+    const WITH_VALUES: [&str; 7] =
+        ["--allow-path", "--color", "--context", "--max-memory", "--max-operations", "--max-time", "--url"];
     let (mut flags, mut words) = (Vec::new(), Vec::new());
     let mut rest = rest.into_iter();
     while let Some(word) = rest.next() {
@@ -580,6 +679,10 @@ fn read_globals(matches: &ArgMatches) -> Globals {
             Some("always") => Colour::Always,
             Some("never") => Colour::Never,
             _ => Colour::Auto,
+        },
+        choice: Choice {
+            context: matches.get_one::<String>("context").cloned(),
+            url: matches.get_one::<String>("url").cloned(),
         },
         allow_sh: matches.get_flag("allow-sh"),
         allow_paths: matches.get_many("allow-path").unwrap_or_default().cloned().collect(),

@@ -15,6 +15,8 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use serde_json::Value;
 
 use super::command;
+use super::connection::Way;
+use super::contexts::Choice;
 use super::help;
 use super::scripts::Catalog;
 use crate::client::{self, Client};
@@ -447,13 +449,19 @@ impl Known {
     /// What a running server answers in time.
     fn ask<T>(&self, work: impl AsyncFnOnce(Client) -> client::Result<T>) -> Option<T> {
         let config = self.config.as_ref()?;
-        let own = config.socket();
-        let socket = match own.exists() {
-            true => own,
-            // It may listen elsewhere: `serve --socket`.
-            false => daemon::holder(config)?.socket?,
+        let way = Way::new(config, &Choice::default()).ok()?;
+        let client = match way.remote() {
+            Some(client) => client.ok()?,
+            None => {
+                let own = config.socket();
+                let socket = match own.exists() {
+                    true => own,
+                    // It may listen elsewhere: `serve --socket`.
+                    false => daemon::holder(config)?.socket?,
+                };
+                Client::unix(&socket).ok()?
+            }
         };
-        let client = Client::unix(&socket).ok()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         runtime.block_on(async { tokio::time::timeout(BUDGET, work(client)).await }).ok()?.ok()
     }

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use futures_util::future::LocalBoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::error::INTERRUPTED;
+use super::contexts::{Choice, Contexts, Target};
+use super::error::{INTERRUPTED, Report};
 use super::shell;
 use super::ui::{AtPrompt, at_prompt};
 use crate::client::{self, Client};
@@ -13,24 +14,85 @@ use crate::config::{Config, SandboxChoice};
 use crate::daemon;
 use crate::script::{Connection, Interrupt, Terminal};
 
-/// The local server, which is started at the first call.
-pub struct Local {
-    pub config: Config,
+/// The way to the server that a command speaks to.
+#[derive(Clone)]
+pub struct Way {
+    config: Config,
+    target: Target,
     /// How a server that this command starts isolates its agents.
-    pub sandbox: Option<SandboxChoice>,
+    sandbox: Option<SandboxChoice>,
+}
+
+impl Way {
+    /// Errors: contexts that can't be read; one that isn't there.
+    pub fn new(config: &Config, choice: &Choice) -> Result<Self, Report> {
+        let target = Contexts::load(config)?.target(config, choice)?;
+        Ok(Self { config: config.clone(), target, sandbox: None })
+    }
+
+    /// The way to the server of this machine.
+    pub fn local(config: &Config) -> Self {
+        Self { config: config.clone(), target: Target::Local, sandbox: None }
+    }
+
+    /// The same, for a command that says how agents are isolated. Error: a remote server has decided that itself.
+    pub fn with_sandbox(self, sandbox: Option<SandboxChoice>) -> Result<Self, Report> {
+        if let (Some(_), Target::Remote { url, .. }) = (sandbox, &self.target) {
+            return Err(Report::usage(
+                format!("--sandbox counts only for the server of this machine, and this one is {url}"),
+                "Take it away, or name the local server: --context local.",
+            ));
+        }
+        Ok(Self { sandbox, ..self })
+    }
+
+    /// A client of the server; the local one is started if none runs.
+    pub async fn connect(&self, terminal: &dyn Terminal) -> client::Result<Client> {
+        match self.target.remote() {
+            Some(client) => client,
+            None => {
+                let warn = |warning: &str| terminal.err(&warning_line(warning));
+                daemon::connect(&self.config, self.sandbox, &warn).await
+            }
+        }
+    }
+
+    /// A client of the server if it is a remote one.
+    pub fn remote(&self) -> Option<client::Result<Client>> {
+        self.target.remote()
+    }
+
+    /// A client of a server that runs already.
+    pub async fn running(&self) -> client::Result<Option<Client>> {
+        match self.target.remote() {
+            Some(client) => client.map(Some),
+            None => Ok(daemon::running(&self.config).await?.map(|(client, _)| client)),
+        }
+    }
+}
+
+/// A script's connection.
+pub struct Route {
+    pub way: Way,
     pub terminal: Rc<dyn Terminal>,
 }
 
-impl Connection for Local {
+impl Connection for Route {
     fn connect(&self) -> LocalBoxFuture<'_, client::Result<Client>> {
-        Box::pin(async {
-            let warn = |warning: &str| self.terminal.err(&warning_line(warning));
-            daemon::connect(&self.config, self.sandbox, &warn).await
-        })
+        Box::pin(self.way.connect(self.terminal.as_ref()))
     }
 
     fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
-        Box::pin(async { daemon::running(&self.config).await.ok().flatten().map(|(client, _)| client) })
+        Box::pin(async { self.way.running().await.ok().flatten() })
+    }
+
+    fn at(&self, name: &str) -> LocalBoxFuture<'_, client::Result<Client>> {
+        let target = Contexts::load(&self.way.config).and_then(|contexts| contexts.target_named(name));
+        Box::pin(async move {
+            let target = target
+                .map_err(|report| client::Error::Input { message: report.message, hint: report.hint })?;
+            Way { target, sandbox: None, ..self.way.clone() }.connect(self.terminal.as_ref()).await
+        })
     }
 }
 

@@ -78,7 +78,11 @@ impl From<&config::Error> for Report {
 
 impl From<&ServeError> for Report {
     fn from(error: &ServeError) -> Self {
-        let exit = if matches!(error, ServeError::AlreadyRunning { .. }) { CONFLICT } else { FAILED };
+        let exit = match error {
+            ServeError::AlreadyRunning { .. } => CONFLICT,
+            ServeError::Listen(_) => USAGE,
+            _ => FAILED,
+        };
         Self { code: "server", message: error.to_string(), hint: error.hint(), exit, ..Self::default() }
     }
 }

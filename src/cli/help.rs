@@ -6,7 +6,7 @@ use std::rc::Rc;
 use clap::Command;
 use serde_json::Value;
 
-use super::connection::Local;
+use super::connection::{Route, Way};
 use super::error::{self, Report};
 use super::manual;
 use super::server::Result;
@@ -27,7 +27,7 @@ pub fn reference(config: &Config) -> std::io::Result<Reference> {
     on_script_thread(move || {
         let terminal = Rc::new(Ui::new(Colour::Never));
         let host = Host {
-            connection: Rc::new(Local { config: config.clone(), sandbox: None, terminal: terminal.clone() }),
+            connection: Rc::new(Route { way: Way::local(&config), terminal: terminal.clone() }),
             terminal,
             clock: config.clock,
             options: Options::default(),

@@ -3,10 +3,12 @@
 mod command;
 mod complete;
 mod connection;
+mod contexts;
 mod doctor;
 mod error;
 mod help;
 mod hidden;
+mod login;
 mod manual;
 mod repl;
 mod scripts;
@@ -87,8 +89,21 @@ fn dispatch(
 ) -> server::Result {
     let json = globals.options.json;
     let dry_run = globals.options.dry_run;
+    let given = login::Given {
+        config: &config,
+        choice: &globals.choice,
+        terminal: ui,
+        json,
+        fields: &globals.fields,
+        dry_run,
+    };
     let out = |text: &str| ui.out(text).map(|()| 0).map_err(|error| Report::io(&error));
     match invocation {
+        Invocation::AuthStatus => login::status(&given),
+        Invocation::Context(command) => login::context(&given, command),
+        Invocation::Login { api_key } => login::login(&given, api_key),
+        Invocation::Logout => login::logout(&given),
+        Invocation::Tokens(command) => login::tokens(&given, command),
         Invocation::Completions(shell) => match complete::Shell::named(&shell.to_string()) {
             Some(shell) => out(shell.script()),
             None => {
@@ -191,15 +206,30 @@ fn dispatch(
             Some(command) => out(&command.script.text),
             None => Err(scripts::not_found(catalog, &name)),
         },
-        Invocation::Serve { socket, sandbox } => {
-            server::serve(config, sandbox, &Serve { socket, ..Serve::default() })
+        Invocation::Serve { socket, sandbox, listen, public_url, origins } => {
+            login::local_only(&globals.choice, "serve")?;
+            let mut config = config;
+            config.public_url = public_url.or(config.public_url);
+            if !origins.is_empty() {
+                config.cors = origins;
+            }
+            server::serve(config, sandbox, &Serve { socket, listen, ..Serve::default() })
         }
-        Invocation::ServerBackup(file) => server::backup(&config, ui, &file, dry_run),
-        Invocation::ServerGc => server::collect(&config, ui, dry_run, json, &globals.fields),
-        Invocation::ServerLogs { lines } => server::logs(&config, ui, lines),
-        Invocation::ServerStart { sandbox } => server::start(&config, ui, sandbox, dry_run),
-        Invocation::ServerStatus => server::status(&config, ui, json, &globals.fields),
-        Invocation::ServerStop => server::stop(&config, ui, dry_run),
+        Invocation::ServerBackup(file) => server::backup(&given, &file),
+        Invocation::ServerGc => server::collect(&given),
+        Invocation::ServerLogs { lines } => {
+            login::local_only(&globals.choice, "server logs")?;
+            server::logs(&config, ui, lines)
+        }
+        Invocation::ServerStart { sandbox } => {
+            login::local_only(&globals.choice, "server start")?;
+            server::start(&config, ui, sandbox, dry_run)
+        }
+        Invocation::ServerStatus => server::status(&given),
+        Invocation::ServerStop => {
+            login::local_only(&globals.choice, "server stop")?;
+            server::stop(&config, ui, dry_run)
+        }
         Invocation::Test { paths, filter } => test::run(config, catalog, globals, &paths, filter),
     }
 }
@@ -257,17 +287,14 @@ fn on_engine(
 ) -> server::Result {
     let interrupt = Interrupt::default();
     connection::watch_signals(interrupt.clone(), globals.allow_sh);
+    let way = connection::Way::new(&config, &globals.choice)?.with_sandbox(sandbox)?;
     let access = access(&config, &globals)?;
     let limits = limits(&globals);
     on_script_thread(move || {
         let ui = Rc::new(Ui::new(globals.colour));
         let terminal: Rc<dyn Terminal> = ui.clone();
         let mut engine = Engine::new(Host {
-            connection: Rc::new(connection::Local {
-                config: config.clone(),
-                sandbox,
-                terminal: terminal.clone(),
-            }),
+            connection: Rc::new(connection::Route { way, terminal: terminal.clone() }),
             terminal: terminal.clone(),
             shell: Rc::new(shell::LocalShell),
             access,

@@ -45,8 +45,23 @@ const BUNDLED: &[(&str, &str)] = bundled![
 ];
 
 /// The commands that can't be scripts, and so can't be replaced by one.
-pub const NOT_SCRIPTS: [&str; 10] =
-    ["completions", "doctor", "eval", "help", "repl", "script", "scripts", "serve", "server", "test"];
+pub const NOT_SCRIPTS: [&str; 15] = [
+    "auth",
+    "completions",
+    "context",
+    "doctor",
+    "eval",
+    "help",
+    "login",
+    "logout",
+    "repl",
+    "script",
+    "scripts",
+    "serve",
+    "server",
+    "test",
+    "tokens",
+];
 
 /// How deep folders of commands may be nested.
 const DEPTH: usize = 4;

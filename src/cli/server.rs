@@ -6,8 +6,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use serde_json::json;
 
-use super::connection::warning_line;
+use super::connection::{Way, warning_line};
 use super::error::Report;
+use super::login::Given;
 use crate::config::{Config, SandboxChoice};
 use crate::daemon::{self, Serve};
 use crate::render;
@@ -29,10 +30,12 @@ pub fn serve(mut config: Config, sandbox: Option<SandboxChoice>, options: &Serve
 }
 
 /// Whether a server runs, and what it says of itself. Starts nothing.
-pub fn status(config: &Config, terminal: &dyn Terminal, json: bool, fields: &[String]) -> Result {
+pub fn status(given: &Given<'_>) -> Result {
+    let Given { config, terminal, json, fields, .. } = *given;
+    let way = Way::new(config, given.choice)?;
     let info = block_on(async {
-        match daemon::running(config).await? {
-            Some((client, _)) => client.server().await.map(Some),
+        match way.running().await? {
+            Some(client) => client.server().await.map(Some),
             None => Ok(None),
         }
     })?;
@@ -84,20 +87,19 @@ pub fn stop(config: &Config, terminal: &dyn Terminal, dry_run: bool) -> Result {
 }
 
 /// Tells what `--dry-run` withheld, where these commands tell what they do.
-fn would(terminal: &dyn Terminal, what: &str) -> Result {
+pub fn would(terminal: &dyn Terminal, what: &str) -> Result {
     terminal.err(&format!("would {what}\n"));
     Ok(0)
 }
 
 /// Saves a copy of the database and of the agents' code.
-pub fn backup(config: &Config, terminal: &dyn Terminal, file: &std::path::Path, dry_run: bool) -> Result {
-    if dry_run {
+pub fn backup(given: &Given<'_>, file: &std::path::Path) -> Result {
+    let terminal = given.terminal;
+    let way = Way::new(given.config, given.choice)?;
+    if given.dry_run {
         return would(terminal, &format!("write {}", file.display()));
     }
-    let bytes = block_on(async {
-        let warn = |warning: &str| terminal.err(&warning_line(warning));
-        daemon::connect(config, None, &warn).await?.backup().await?.save(file).await
-    })?;
+    let bytes = block_on(async { way.connect(terminal).await?.backup().await?.save(file).await })?;
     terminal.err(&format!(
         "✓ Backup written to {} ({:.1} MiB)\n",
         file.display(),
@@ -107,17 +109,10 @@ pub fn backup(config: &Config, terminal: &dyn Terminal, file: &std::path::Path, 
 }
 
 /// Lets go of what is past its time, or tells what would go.
-pub fn collect(
-    config: &Config,
-    terminal: &dyn Terminal,
-    dry_run: bool,
-    json: bool,
-    fields: &[String],
-) -> Result {
-    let freed = block_on(async {
-        let warn = |warning: &str| terminal.err(&warning_line(warning));
-        daemon::connect(config, None, &warn).await?.collect(Collect { dry_run }).await
-    })?;
+pub fn collect(given: &Given<'_>) -> Result {
+    let Given { config, terminal, dry_run, json, fields, .. } = *given;
+    let way = Way::new(config, given.choice)?;
+    let freed = block_on(async { way.connect(terminal).await?.collect(Collect { dry_run }).await })?;
     let text = match json {
         true => render::pretty(&render::only(json!(freed), fields)),
         false => {
@@ -196,7 +191,7 @@ fn table(info: &ServerInfo, now: Timestamp) -> String {
         (None, Some(error)) => format!("refused: {error}"),
         (None, None) => "unknown".to_owned(),
     };
-    render::fields(&[
+    let mut fields = vec![
         ("Running", "yes".to_owned()),
         ("PID", info.pid.to_string()),
         ("Version", format!("{} (build {})", info.version, info.build)),
@@ -206,10 +201,12 @@ fn table(info: &ServerInfo, now: Timestamp) -> String {
         ("Isolation", isolation),
         ("Home", info.home.clone()),
         ("Socket", info.socket.clone()),
-    ])
+    ];
+    fields.extend(info.address.clone().map(|address| ("Address", address)));
+    render::fields(&fields)
 }
 
-fn block_on<T>(work: impl Future<Output = crate::client::Result<T>>) -> std::result::Result<T, Report> {
+pub fn block_on<T>(work: impl Future<Output = crate::client::Result<T>>) -> std::result::Result<T, Report> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

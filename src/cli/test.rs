@@ -448,6 +448,11 @@ impl Connection for Gone {
     fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
         async { None }.boxed_local()
     }
+
+    fn at(&self, name: &str) -> LocalBoxFuture<'_, client::Result<Client>> {
+        let message = format!("a test has one server, and no context '{name}'");
+        async { Err(client::Error::Input { message, hint: None }) }.boxed_local()
+    }
 }
 
 fn gone() -> client::Error {
@@ -465,6 +470,11 @@ impl Connection for Stage {
 
     fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
         async { self.with(Throwaway::client).ok() }.boxed_local()
+    }
+
+    fn at(&self, name: &str) -> LocalBoxFuture<'_, client::Result<Client>> {
+        let message = format!("a test has one server, and no context '{name}'");
+        async { Err(client::Error::Input { message, hint: None }) }.boxed_local()
     }
 }
 

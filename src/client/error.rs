@@ -76,17 +76,68 @@ impl From<reqwest::Error> for Error {
         if error.is_decode() {
             return Self::Protocol(error.to_string());
         }
-        // reqwest's own text names a made-up URL; the innermost cause is what the system said.
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        Self::Unreachable {
-            message: format!("cannot reach the server: {cause}"),
-            hint: Some(
-                "Run superserve server status to see whether it runs, superserve server logs for its log."
-                    .into(),
+        let (message, hint) = match error.url().filter(|url| url.host_str() != Some(super::SOCKET)) {
+            Some(url) => unreachable(&error, url),
+            None => (
+                format!("cannot reach the server: {}", cause(&error)),
+                "Run superserve server status to see whether it runs, superserve server logs for its log.",
             ),
-        }
+        };
+        Self::Unreachable { message, hint: Some(hint.to_owned()) }
     }
+}
+
+/// What the system has said: reqwest's own text only names the URL again.
+pub(super) fn cause(error: &reqwest::Error) -> &(dyn std::error::Error + 'static) {
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    while let Some(inner) = inner(cause) {
+        cause = inner;
+    }
+    cause
+}
+
+fn inner<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a (dyn std::error::Error + 'static)> {
+    // An I/O error that holds another one passes over it in `source`.
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(held) => Some(held),
+        None => error.source(),
+    }
+}
+
+/// Why a server somewhere else can't be reached, and what to look at.
+fn unreachable(error: &reqwest::Error, url: &reqwest::Url) -> (String, &'static str) {
+    use std::io::ErrorKind;
+    let server = url.origin().ascii_serialization();
+    let cause = cause(error);
+    let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+        let hint = match tls {
+            rustls::Error::InvalidMessage(_) => {
+                "It speaks no TLS there: is the port right, or is it http://?"
+            }
+            rustls::Error::InvalidCertificate(_) => {
+                "Its certificate is not one that this machine trusts for this name. If it is your own, name its authority: \
+                 SSL_CERT_FILE=ca.pem."
+            }
+            _ => "Is the port right, and does the server speak TLS?",
+        };
+        return (format!("cannot trust {server}: {tls}"), hint);
+    }
+    if error.is_timeout() {
+        return (
+            format!("{server} doesn't answer"),
+            "Is it overloaded, or is a firewall in between that drops what is sent?",
+        );
+    }
+    let hint = match kind {
+        Some(ErrorKind::ConnectionRefused) => {
+            "Nobody listens there: does the server run, and is the port right?"
+        }
+        Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof) => {
+            "The connection broke off. Try again; its owner finds why in superserve server logs."
+        }
+        _ if error.is_connect() => "Is the URL right, and is this machine connected?",
+        _ => "Is it a superserve server, and does it want https://?",
+    };
+    (format!("cannot reach {server}: {cause}"), hint)
 }

@@ -3,7 +3,7 @@
 use reqwest::{Body, Method};
 
 use super::download::Download;
-use super::request::{Lines, accepted};
+use super::request::Lines;
 use super::{Client, Error, Result};
 use crate::wire::file::{self, FileRow};
 use crate::wire::{FileEntry, SessionId};
@@ -17,7 +17,7 @@ impl Client {
             query.push(("recursive", "true"));
         }
         let request = self.request(Method::GET, &address(id, path)?).query(&query);
-        let mut rows = Lines::of(accepted(request.send().await?).await?);
+        let mut rows = Lines::of(self.ask(request).await?);
         let mut entries = Vec::new();
         while let Some(row) = rows.next().await {
             match row? {
@@ -34,7 +34,7 @@ impl Client {
     /// `GET /sessions/{id}/files/{path}`: a file's content, as it comes.
     pub async fn read_file(&self, id: &SessionId, path: &str) -> Result<Download> {
         let request = self.request(Method::GET, &address(id, path)?);
-        Ok(Download(accepted(request.send().await?).await?))
+        Ok(Download(self.ask(request).await?))
     }
 
     /// `PUT /sessions/{id}/files/{path}`: a file's new content.
@@ -56,14 +56,14 @@ impl Client {
                 request.header("content-length", length).body(Body::wrap_stream(pieces(file, length)))
             }
         };
-        let body = accepted(request.send().await?).await?.bytes().await?;
+        let body = self.ask(request).await?.bytes().await?;
         serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))
     }
 
     /// `GET /sessions/{id}/export`: the session as an archive (tar, gzipped), as it comes.
     pub async fn export(&self, id: &SessionId) -> Result<Download> {
         let request = self.request(Method::GET, &format!("/sessions/{id}/export"));
-        Ok(Download(accepted(request.send().await?).await?))
+        Ok(Download(self.ask(request).await?))
     }
 }
 

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
+use reqwest::header::RETRY_AFTER;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
@@ -24,6 +25,11 @@ use crate::wire::{
     ServerInfo, Session, SessionId, SessionPage, SessionQuery, SessionStats, StatsQuery, Version,
 };
 
+/// How often a call is made again before its error is told, and after how long for the first time.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(100);
+/// A server that wants to be left alone for longer is.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How often a dropped stream is asked for again before the error is told.
 pub(super) const RECONNECTS: u32 = 5;
 
@@ -32,16 +38,42 @@ impl Client {
         self.http.request(method, format!("{}{path}", self.base))
     }
 
-    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
-        let body = accepted(request.send().await?).await?.bytes().await?;
+    /// Sends a request; an answer that is an error is one. What can be asked twice without harm is asked again if the
+    /// connection breaks, and anything is where the server says to wait.
+    pub(super) async fn ask(&self, request: RequestBuilder) -> Result<Response> {
+        let mut request = request.build()?;
+        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
+        let mut tries = 0;
+        loop {
+            let again = request.try_clone().filter(|_| tries < TRIES && !self.is_local);
+            let pause = match self.http.execute(request).await {
+                Ok(response) => match again.as_ref().and_then(|_| told_to_wait(&response, is_safe)) {
+                    Some(pause) => pause,
+                    None => return accepted(response).await,
+                },
+                // One that was never connected has sent nothing; the others may have been done.
+                Err(error) if again.is_some() && (is_safe || error.is_connect()) && !is_hopeless(&error) => {
+                    PAUSE * 2u32.pow(tries)
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let Some(next) = again else { return Err(Error::Protocol("a request that went".into())) };
+            request = next;
+            tries += 1;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    pub(super) async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        let body = self.ask(request).await?.bytes().await?;
         serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.call(self.request(Method::GET, path)).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         self.call(self.request(Method::POST, path).json(body)).await
     }
 
@@ -63,7 +95,7 @@ impl Client {
     /// `POST /server/backup`: a copy of the database and of the agents' code.
     pub async fn backup(&self) -> Result<Download> {
         let request = self.request(Method::POST, "/server/backup").json(&serde_json::json!({}));
-        Ok(Download(accepted(request.send().await?).await?))
+        Ok(Download(self.ask(request).await?))
     }
 
     /// `POST /server/gc`: lets go of what is past its time, or only counts it.
@@ -95,7 +127,7 @@ impl Client {
 
     /// `DELETE /agents/{name or id}`: ends its sessions too.
     pub async fn delete_agent(&self, agent: &str) -> Result<()> {
-        accepted(self.request(Method::DELETE, &format!("/agents/{}", segment(agent)?)).send().await?).await?;
+        self.ask(self.request(Method::DELETE, &format!("/agents/{}", segment(agent)?))).await?;
         Ok(())
     }
 
@@ -133,7 +165,7 @@ impl Client {
     /// `GET /sessions`: one page as it came, in JSON, with the query's fields alone.
     pub async fn sessions_raw(&self, query: &SessionQuery) -> Result<Vec<u8>> {
         let request = self.request(Method::GET, "/sessions").query(&page_pairs(query));
-        Ok(accepted(request.send().await?).await?.bytes().await?.into())
+        Ok(self.ask(request).await?.bytes().await?.into())
     }
 
     /// `GET /sessions/stats`: what is counted over the sessions for which the query's conditions hold; its page, its
@@ -212,8 +244,7 @@ impl Client {
     ) -> Result<impl Stream<Item = Result<EndRow>> + use<>> {
         let texts = |ids: &[SessionId]| ids.iter().map(ToString::to_string).collect();
         let body = EndMany { ids: texts(ids), unless_active: texts(unless_active) };
-        let response =
-            accepted(self.request(Method::POST, "/sessions/end").json(&body).send().await?).await?;
+        let response = self.ask(self.request(Method::POST, "/sessions/end").json(&body)).await?;
         let lines = Lines::<EndRow>::of(response);
         Ok(stream::unfold(lines, |mut lines| async move { lines.next().await.map(|row| (row, lines)) }))
     }
@@ -230,7 +261,7 @@ impl Client {
 
     /// `DELETE /sessions/{id}`: forgets an ended session.
     pub async fn delete_session(&self, id: &SessionId) -> Result<()> {
-        accepted(self.request(Method::DELETE, &format!("/sessions/{id}")).send().await?).await?;
+        self.ask(self.request(Method::DELETE, &format!("/sessions/{id}"))).await?;
         Ok(())
     }
 
@@ -247,8 +278,7 @@ impl Client {
     /// `POST /sessions/{id}/messages`: starts a run, and its events as they come.
     pub async fn send(&self, id: &SessionId, prompt: &str) -> Result<RunStream> {
         let request = self.request(Method::POST, &format!("/sessions/{id}/messages"));
-        let response =
-            accepted(request.json(&SendMessage { prompt: prompt.to_owned() }).send().await?).await?;
+        let response = self.ask(request.json(&SendMessage { prompt: prompt.to_owned() })).await?;
         Ok(RunStream::new(self.clone(), id.clone(), response, 0))
     }
 
@@ -259,7 +289,7 @@ impl Client {
 
     async fn events_response(&self, id: &SessionId, after: u64) -> Result<Response> {
         let request = self.request(Method::GET, &format!("/sessions/{id}/events")).query(&[("after", after)]);
-        accepted(request.send().await?).await
+        self.ask(request).await
     }
 }
 
@@ -382,6 +412,22 @@ impl<T: DeserializeOwned> Lines<T> {
     }
 }
 
+/// How long the server says to wait before the same is asked again; `None` if it says nothing or too long.
+fn told_to_wait(response: &Response, is_safe: bool) -> Option<Duration> {
+    let may_ask = match response.status().as_u16() {
+        429 => true,
+        503 => is_safe,
+        _ => false,
+    };
+    let seconds: u64 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds)).filter(|wait| may_ask && *wait <= LONGEST_WAIT)
+}
+
+/// Whether asking again can't help: a certificate stays what it is, a name too.
+fn is_hopeless(error: &reqwest::Error) -> bool {
+    error.is_builder() || super::error::cause(error).downcast_ref::<rustls::Error>().is_some()
+}
+
 pub(super) async fn accepted(response: Response) -> Result<Response> {
     if response.status().is_success() {
         return Ok(response);
@@ -472,7 +518,7 @@ fn segment(text: &str) -> Result<&str> {
 }
 
 /// A text as a part of a path.
-fn percent_encoded(text: &str) -> String {
+pub(super) fn percent_encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => char::from(byte).to_string(),

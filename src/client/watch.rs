@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use reqwest::{Method, Response};
 
-use super::request::{RECONNECTS, accepted};
+use super::request::RECONNECTS;
 use super::{Client, Error, Result};
 use crate::wire::sse::ChangeDecoder;
 use crate::wire::{ErrorCode, SessionEvent, SessionId};
@@ -35,7 +35,7 @@ impl Client {
 
     async fn watch_response(&self, ids: &[SessionId]) -> Result<Response> {
         let pairs: Vec<(&str, &str)> = ids.iter().map(|id| ("id", id.as_str())).collect();
-        accepted(self.request(Method::GET, "/sessions/watch").query(&pairs).send().await?).await
+        self.ask(self.request(Method::GET, "/sessions/watch").query(&pairs)).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! Not here: routes (server) and rules (platform). The only place that re-executes the binary and takes locks.
 
 mod doctor;
+mod listen;
 mod lock;
 mod process;
 mod serve;
@@ -23,6 +24,7 @@ use crate::wire::{ErrorCode, PROTOCOL, ServerInfo, Version};
 
 pub use crate::sandbox::{INIT, init_main};
 pub use doctor::{Check, State, doctor};
+pub use listen::{Listen, ListenError};
 pub use lock::{Holder, holder};
 pub use process::{SERVER, SPAWNER, spawner_main};
 pub use serve::{Serve, ServeError, serve};
@@ -330,6 +332,12 @@ mod tests {
     async fn a_server_is_gone_when_another_one_has_its_lock() {
         let home = tempfile::tempdir().expect("a home");
         let config = Config {
+            login_folder: None,
+            api_url: None,
+            api_key: None,
+            cors: Vec::new(),
+            public_url: None,
+            rate_limit: None,
             secret_key: None,
             dependencies_timeout: Duration::from_secs(600),
             install_env: Vec::new(),

@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::listen::{Bound, Connections, Listen, ListenError};
 use super::lock::Lock;
 use super::{Report, START, private_folder, process, version};
 use crate::client::socket_address;
@@ -21,7 +22,7 @@ use crate::config::{Config, SandboxChoice};
 use crate::harness::Limits;
 use crate::platform::{self, Platform};
 use crate::sandbox::{self, Spawner};
-use crate::server::{Identity, MAX_ARCHIVE, Server};
+use crate::server::{Door, Identity, MAX_ARCHIVE, Server};
 use crate::store::{Store, StoreError};
 use crate::vault::{Vault, VaultError};
 use crate::wire::Timestamp;
@@ -57,6 +58,8 @@ pub struct Serve {
     pub background: bool,
     /// Ends when its stdin does, without patience for agents: nothing that is in this home is wanted any more then.
     pub throwaway: bool,
+    /// Where others are let in, who need a token; nowhere if not given.
+    pub listen: Option<Listen>,
 }
 
 /// Why a server could not start.
@@ -68,6 +71,8 @@ pub enum ServeError {
     Folder { path: PathBuf, source: io::Error },
     #[error("cannot listen on {path}: {reason}", path = path.display())]
     Socket { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -88,6 +93,7 @@ impl ServeError {
             ),
             Self::Folder { .. } => Some("Set SUPERSERVE_HOME to a folder that you may write.".to_owned()),
             Self::Socket { .. } => Some("Give another path with --socket.".to_owned()),
+            Self::Listen(error) => Some(error.hint()),
             Self::Store(error) => error.hint(),
             Self::Platform(error) => error.hint(),
             Self::Vault(error) => Some(error.hint()),
@@ -153,32 +159,48 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     });
     let driver = opened.as_ref().ok().map(|opened| opened.sandbox.name());
     let sandbox = opened.map(|opened| opened.sandbox);
+    // Before anything is read: somebody who gives a wrong address hears it at once.
+    let bound = match &options.listen {
+        Some(listen) => Some(Bound::bind(listen).await?),
+        None => None,
+    };
     let store = Store::open(&config.database()).await?;
     let platform =
         Platform::open(platform_options(config, options)?, store.clone(), sandbox, config.clock.clone())
             .await?;
     let listening = Listening::bind(socket_of(config, options))?;
     let stop = CancellationToken::new();
+    let address = bound.as_ref().map(|bound| format!("{}://{}", bound.scheme(), bound.address));
     let identity = Identity {
         version: version(),
         pid: std::process::id(),
         socket: listening.path.display().to_string(),
+        address: address.clone(),
         home: config.home.display().to_string(),
         driver: driver.map(str::to_owned),
         refusal: refusal.map(|refusal| format!("{refusal}. {}", refusal.remedy)),
         started_at: Timestamp::from_millis(config.clock.now_millis()),
     };
-    let server = Server::new(platform.clone(), identity, stop.clone());
+    let door = door(config, options, bound.as_ref());
+    let server = Server::new(platform.clone(), config.clock.clone(), identity, door, stop.clone());
     tracing::info!("listening on {}", listening.path.display());
+    let connections = Connections::new(server.clone().router());
+    connections.accept_owner(listening.listener);
+    if let (Some(bound), Some(address)) = (bound, address) {
+        if bound.scheme() == "http" && !bound.address.ip().is_loopback() {
+            tracing::warn!("others are let in without TLS: everybody in between reads tokens and sessions");
+        }
+        if platform.tokens().await?.is_empty() {
+            tracing::warn!(
+                "nobody can come in over the network yet: make a token with superserve tokens create NAME"
+            );
+        }
+        connections.accept_others(bound);
+        tracing::info!("listening on {address}");
+    }
     if options.background {
         report(&Report::Ready { warning })?;
     }
-    let no_more = CancellationToken::new();
-    let serving = tokio::spawn({
-        let router = server.clone().router();
-        let listener = listening.listener;
-        axum::serve(listener, router).with_graceful_shutdown(no_more.clone().cancelled_owned()).into_future()
-    });
     let why = tokio::select! {
         name = signals.next() => name,
         () = stop.cancelled() => "asked to stop",
@@ -190,12 +212,27 @@ async fn run(config: &Config, options: &Serve) -> Result<(), ServeError> {
     tracing::info!("stopping: {why}");
     // First the socket, so that a command that comes now starts a server of its own, which waits for our lock.
     let _ = std::fs::remove_file(&listening.path);
-    no_more.cancel();
+    connections.close();
     platform.shut_down().await;
-    let _ = tokio::time::timeout(STREAMS, serving).await;
+    let _ = tokio::time::timeout(STREAMS, connections.gone()).await;
     store.close().await;
     tracing::info!("stopped: {why}");
     Ok(())
+}
+
+/// Who is let in over the network.
+fn door(config: &Config, options: &Serve, bound: Option<&Bound>) -> Door {
+    let (Some(bound), Some(listen)) = (bound, &options.listen) else { return Door::default() };
+    // As it was written, and as it turned out.
+    let written = listen.address.rsplit_once(':').map(|(host, _)| host.to_ascii_lowercase());
+    Door {
+        hosts: written.into_iter().chain([bound.address.ip().to_string()]).collect(),
+        any_address: bound.is_any,
+        origins: config.cors.clone(),
+        public_url: config.public_url.clone(),
+        has_tls: bound.scheme() == "https",
+        rate: config.rate_limit,
+    }
 }
 
 fn platform_options(config: &Config, options: &Serve) -> Result<platform::Options, ServeError> {

@@ -46,6 +46,14 @@ pub enum Error {
     SecretNotFound { agent: String, key: String },
     #[error("Session not found: no session matches '{0}'")]
     SessionNotFound(String),
+    #[error("Login not found: no login waits under the code '{0}'")]
+    LoginNotFound(String),
+    #[error("Token not found: no token is called '{0}'")]
+    TokenNotFound(String),
+    #[error("There is a token called '{0}' already")]
+    TokenTaken(String),
+    #[error("Too many logins are waiting for approval. Try again in a few minutes")]
+    TooManyLogins,
     #[error("The server is shutting down. Try again in a moment")]
     ShuttingDown,
     #[error(transparent)]
@@ -80,11 +88,14 @@ impl Error {
             Self::AgentNotFound(_)
             | Self::FileNotFound(_)
             | Self::NoRun
+            | Self::LoginNotFound(_)
             | Self::SecretNotFound { .. }
-            | Self::SessionNotFound(_) => ErrorCode::NotFound,
+            | Self::SessionNotFound(_)
+            | Self::TokenNotFound(_) => ErrorCode::NotFound,
             Self::Busy(_) => ErrorCode::Busy,
             Self::Ended { .. } | Self::Wiped { expired: false, .. } => ErrorCode::Ended,
-            Self::MaxTurns { .. } => ErrorCode::Conflict,
+            Self::MaxTurns { .. } | Self::TokenTaken(_) => ErrorCode::Conflict,
+            Self::TooManyLogins => ErrorCode::RateLimited,
             Self::Expired { .. } | Self::Wiped { expired: true, .. } => ErrorCode::Expired,
             Self::Folder { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull
@@ -127,7 +138,14 @@ impl Error {
                 Some(format!("Run superserve secrets list {agent} to see those that are set."))
             }
             Self::SessionNotFound(_) => Some("Run superserve sessions list to see your sessions.".into()),
-            Self::ShuttingDown => None,
+            Self::LoginNotFound(_) => {
+                Some("A code counts for 15 minutes and once: begin anew with superserve login.".into())
+            }
+            Self::TokenNotFound(_) => Some("Run superserve tokens list to see them.".into()),
+            Self::TokenTaken(_) => {
+                Some("Take another name, or revoke it first: superserve tokens revoke NAME.".into())
+            }
+            Self::ShuttingDown | Self::TooManyLogins => None,
             Self::Store(error) => error.hint(),
             Self::TooLarge { .. } => None,
             Self::Vault { error, .. } => Some(error.hint()),

@@ -6,6 +6,7 @@ mod archive;
 mod backup;
 mod command;
 mod dependencies;
+mod device;
 mod error;
 mod export;
 mod failure;
@@ -22,6 +23,7 @@ mod secrets;
 mod sessions;
 mod start;
 mod stream;
+mod tokens;
 mod tree;
 mod turn;
 mod warm;
@@ -60,12 +62,15 @@ use crate::vault::Vault;
 use crate::wire::{AgentConfig, Isolation, Session, SessionId, Status, Timestamp};
 
 use actor::{Actor, Answer, Command};
+use device::Logins;
 use stream::Broadcast;
+use tokens::Uses;
 use warm::Warm;
 use workspace::Layout;
 
 #[doc(hidden)]
 pub use archive::{Bounds, unpack};
+pub use device::{Decision, INTERVAL as LOGIN_INTERVAL, LIFE as LOGIN_LIFE, Waiting as WaitingLogin};
 pub use error::{Error, Result};
 pub use files::{Content, MAX_FILE, Pieces, too_large};
 pub use runtimes::on_path;
@@ -161,6 +166,10 @@ struct Inner {
     secrets: tokio::sync::Mutex<()>,
     /// What is being installed, by its hash: each goes when it is over.
     installing: Mutex<HashMap<String, watch_channel::Receiver<()>>>,
+    /// Logins that wait for an owner's word.
+    logins: Mutex<Logins>,
+    /// When tokens were last used, as far as it is noted.
+    uses: Mutex<Uses>,
     /// Read while a session is made of a revision, written while revisions go.
     revisions: RwLock<()>,
     /// No new runs.
@@ -197,6 +206,8 @@ impl Platform {
             collecting: tokio::sync::Mutex::default(),
             secrets: tokio::sync::Mutex::default(),
             installing: Mutex::default(),
+            logins: Mutex::default(),
+            uses: Mutex::default(),
             revisions: RwLock::default(),
             stop: CancellationToken::new(),
             deadline: OnceLock::new(),

@@ -591,6 +591,10 @@ impl Connection for FakeConnection {
         .boxed_local()
     }
 
+    fn at(&self, _: &str) -> LocalBoxFuture<'_, client::Result<Client>> {
+        self.connect()
+    }
+
     fn running(&self) -> LocalBoxFuture<'_, Option<Client>> {
         async { self.0.as_deref().and_then(|socket| Client::unix(socket).ok()) }.boxed_local()
     }

@@ -19,6 +19,8 @@ pub trait Connection {
     /// A client of a server that answers; starts the local one if need be. Asked at a script's first call,
     /// and at the first one after it has waited for somebody or for a time.
     fn connect(&self) -> LocalBoxFuture<'_, client::Result<Client>>;
+    /// A client of the server that the user knows under this name. Error: the user knows none.
+    fn at(&self, name: &str) -> LocalBoxFuture<'_, client::Result<Client>>;
     /// A client of a server that runs already; starts none.
     fn running(&self) -> LocalBoxFuture<'_, Option<Client>>;
 }

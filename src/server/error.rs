@@ -1,6 +1,7 @@
 //! Errors to answers: statuses and bodies.
 
 use std::any::Any;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::Request;
@@ -12,14 +13,23 @@ use crate::wire::{ErrorBody, ErrorCode, ErrorDetails};
 
 /// An answer with a status of 400 or more.
 #[derive(Debug)]
-pub struct Failure(ErrorBody);
+pub struct Failure {
+    body: ErrorBody,
+    retry_after: Option<Duration>,
+}
 
 pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     /// A failure with a sentence of its own.
     pub fn new(code: ErrorCode, detail: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
-        Self(ErrorBody { detail: detail.into(), details: ErrorDetails { code, hint: hint.into() } })
+        let body = ErrorBody { detail: detail.into(), details: ErrorDetails { code, hint: hint.into() } };
+        Self { body, retry_after: None }
+    }
+
+    /// The same, and when to try again.
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
     }
 }
 
@@ -35,11 +45,16 @@ impl From<platform::Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let code = self.0.details.code;
+        let code = self.body.details.code;
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self.0)).into_response();
+        let mut response = (status, Json(self.body)).into_response();
+        let headers = response.headers_mut();
         if matches!(code, ErrorCode::RateLimited | ErrorCode::ShuttingDown) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            let wait = self.retry_after.map_or(1, |wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.max(1)));
+        }
+        if code == ErrorCode::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

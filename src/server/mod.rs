@@ -2,17 +2,21 @@
 //!
 //! Not here: rules (platform) and listeners, start and end of the process (daemon).
 
+mod access;
 mod agents;
+mod auth;
 mod error;
 mod files;
+mod page;
 mod request;
 mod runs;
 mod secrets;
 mod sessions;
 mod status;
+mod tokens;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -23,7 +27,11 @@ use axum::response::Response;
 use axum::routing::{delete, get, post};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
+pub use access::{Door, Peer};
+
+use crate::clock::Clock;
 use crate::platform::Platform;
 use crate::wire::{Timestamp, Version};
 
@@ -31,12 +39,18 @@ use crate::wire::{Timestamp, Version};
 pub const MAX_ARCHIVE: usize = 256 << 20;
 /// So much of a request's path and query is logged, in characters.
 const MAX_LOGGED: usize = 500;
+/// How long a request's body may pause.
+const BODY_PAUSE: Duration = Duration::from_secs(30);
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone)]
 pub struct Server {
     platform: Platform,
+    clock: Clock,
     identity: Arc<Identity>,
+    door: Arc<Door>,
+    rates: Arc<access::Rates>,
+    owners: Arc<Mutex<page::Owners>>,
     traffic: Arc<Traffic>,
     /// Cancelled when somebody has asked the server to stop.
     stop: CancellationToken,
@@ -48,6 +62,8 @@ pub struct Identity {
     pub version: Version,
     pub pid: u32,
     pub socket: String,
+    /// Where others are let in: `https://0.0.0.0:8443`.
+    pub address: Option<String>,
     pub home: String,
     /// The sandbox's driver, if the machine allows one.
     pub driver: Option<String>,
@@ -66,11 +82,27 @@ struct Traffic {
 }
 
 impl Server {
-    /// A server of this platform; `stop` is cancelled when a client asks it to stop.
-    pub fn new(platform: Platform, identity: Identity, stop: CancellationToken) -> Self {
+    /// A server of this platform; `door` says who may come in over the network, `stop` is cancelled when a client asks it
+    /// to stop.
+    pub fn new(
+        platform: Platform,
+        clock: Clock,
+        identity: Identity,
+        door: Door,
+        stop: CancellationToken,
+    ) -> Self {
         let traffic =
             Traffic { under_way: AtomicU64::new(0), started: Instant::now(), last: AtomicU64::new(0) };
-        Self { platform, identity: Arc::new(identity), traffic: Arc::new(traffic), stop }
+        Self {
+            platform,
+            clock,
+            identity: Arc::new(identity),
+            rates: Arc::new(access::Rates::new(door.rate)),
+            door: Arc::new(door),
+            owners: Arc::default(),
+            traffic: Arc::new(traffic),
+            stop,
+        }
     }
 
     /// How long no request has been under way.
@@ -90,13 +122,22 @@ impl Server {
 
     /// Every route.
     pub fn router(self) -> Router {
-        let v1 = Router::new()
+        let open = Router::new()
+            .route("/auth/device-code", post(auth::device_code))
+            .route("/auth/device-token", post(auth::device_token))
             .route("/health", get(status::health))
-            .route("/version", get(status::version))
-            .route("/server", get(status::server))
+            .route("/version", get(status::version));
+        let owners = Router::new()
+            .route("/auth/device-approve", post(auth::device_approve))
             .route("/server/backup", post(status::backup))
             .route("/server/gc", post(status::collect))
             .route("/server/stop", post(status::stop))
+            .route("/tokens", get(tokens::list).post(tokens::create))
+            .route("/tokens/{token}", delete(tokens::revoke));
+        let users = Router::new()
+            .route("/auth/me", get(auth::me))
+            .route("/auth/validate", get(auth::validate))
+            .route("/server", get(status::server))
             .route(
                 "/agents",
                 get(agents::list).post(agents::deploy).layer(DefaultBodyLimit::max(MAX_ARCHIVE)),
@@ -122,10 +163,28 @@ impl Server {
             .route("/sessions/{id}/messages", get(sessions::messages).post(runs::send))
             .route("/sessions/{id}/network", get(sessions::network))
             .route("/sessions/{id}/events", get(runs::events));
-        Router::new()
+        let v1 = open
+            .route_layer(middleware::from_fn_with_state(self.clone(), access::with_patience))
+            .merge(users.route_layer(middleware::from_fn_with_state(self.clone(), access::with_token)))
+            .merge(owners.route_layer(middleware::from_fn_with_state(self.clone(), access::with_admin)));
+        let pages = Router::new()
+            .route("/device", get(page::show))
+            .route("/device/login", post(page::log_in))
+            .route("/device/decide", post(page::decide))
+            .route_layer(middleware::from_fn_with_state(self.clone(), access::with_patience));
+        let router = Router::new()
             .nest("/v1", v1)
+            .merge(pages)
             .fallback(error::no_route)
             .method_not_allowed_fallback(error::no_method)
+            .layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
+            .layer(middleware::from_fn_with_state(self.clone(), access::called_by_name));
+        // Outside of the checks, so that a page may read why it was refused.
+        let router = match self.door.cors() {
+            Some(cors) => router.layer(cors),
+            None => router,
+        };
+        router
             .layer(CatchPanicLayer::custom(error::panicked))
             .layer(middleware::from_fn_with_state(self.clone(), count))
             .with_state(self)

@@ -57,6 +57,7 @@ async fn info(server: &Server) -> Result<ServerInfo> {
     Ok(ServerInfo {
         pid: identity.pid,
         socket: identity.socket.clone(),
+        address: identity.address.clone(),
         home: identity.home.clone(),
         version: identity.version.version.clone(),
         build: identity.version.build.clone(),

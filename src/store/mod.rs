@@ -15,6 +15,7 @@ mod runs;
 mod secrets;
 mod sessions;
 mod stats;
+mod tokens;
 
 use sqlx::SqlitePool;
 
@@ -27,6 +28,7 @@ pub use retention::Size;
 pub use runs::{HistoryLine, NewRun, OpenRun, RunEnd, RunState};
 pub use secrets::StoredSecret;
 pub use sessions::{NewSession, StoredSession};
+pub use tokens::StoredToken;
 
 /// What the store answers.
 type Result<T, E = StoreError> = std::result::Result<T, E>;

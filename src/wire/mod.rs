@@ -4,6 +4,7 @@
 //! is optional there, so that they never notice.
 
 pub mod agent;
+pub mod auth;
 pub mod error;
 pub mod event;
 pub mod file;
@@ -16,6 +17,7 @@ pub mod server;
 pub mod session;
 pub mod sse;
 pub mod timestamp;
+pub mod token;
 
 pub use agent::{Agent, AgentConfig};
 pub use error::{ErrorBody, ErrorCode, ErrorDetails};
@@ -32,6 +34,7 @@ pub use session::{
     SessionPage, Status,
 };
 pub use timestamp::Timestamp;
+pub use token::{Scope, Token};
 
 /// The protocol's number. Client and server of different numbers do not talk to each other.
 pub const PROTOCOL: u32 = 1;

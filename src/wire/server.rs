@@ -47,6 +47,9 @@ pub struct Health {
 pub struct ServerInfo {
     pub pid: u32,
     pub socket: String,
+    /// Where it lets others in, if it does: `https://0.0.0.0:8443`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     pub home: String,
     pub version: String,
     pub build: String,
