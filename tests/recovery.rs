@@ -256,6 +256,14 @@ impl Story {
         for value in ["one", "two"] {
             assert_eq!(self.insist("PATCH", "/agents/story/secrets", secret(value)).0, 200, "{}", self.fault);
         }
+        let wanted = Some(json!({ "name": "story", "scope": "read" }));
+        // One that was made before the server died is there already.
+        let (status, _) = self.insist("POST", "/tokens", wanted);
+        assert!(matches!(status, 201 | 409), "{}: {status}", self.fault);
+        let names = |answer: Value| answer["tokens"].as_array().map(Vec::len);
+        assert_eq!(names(self.insist("GET", "/tokens", None).1), Some(1), "{}", self.fault);
+        self.insist("DELETE", "/tokens/story", None);
+        assert_eq!(names(self.insist("GET", "/tokens", None).1), Some(0), "{}", self.fault);
         self.insist("DELETE", "/agents/story/secrets/KEY", None);
         let keys = self.insist("GET", "/agents/story/secrets", None).1;
         assert_eq!(keys, json!({ "keys": [] }), "{}", self.fault);
