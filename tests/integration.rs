@@ -40,6 +40,7 @@ mod ops;
 mod ordinary_user;
 mod readme;
 mod recovery;
+mod reconnect;
 mod remote;
 mod repl;
 mod retention;

@@ -628,3 +628,34 @@ fn agents_are_told_with_all_that_the_old_clients_read() {
         *agent
     );
 }
+
+#[test]
+fn a_message_that_is_sent_again_starts_no_second_run() {
+    let test = Test::new();
+    test.deploy("echo");
+    let (one, other) = (test.create("echo"), test.create("echo"));
+    let body = json!({ "prompt": "hello", "run_id": format!("run_{:032x}", 7) }).to_string();
+    let send = |id: &str| request(&test, "POST", &format!("/sessions/{id}/messages"), Some(&body));
+    let first = send(&one);
+    assert_eq!(first.status, 200, "{first:?}");
+    assert_eq!(first.events(), send(&one).events(), "the same run");
+    assert_eq!(test.session(&one)["message_count"], 1);
+    let taken = send(&other);
+    assert_eq!((taken.status, &taken.json()["details"]["code"]), (409, &json!("conflict")));
+    assert_eq!(test.session(&other)["message_count"], 0);
+    // At the same time too.
+    let twice = json!({ "prompt": "at once", "run_id": format!("run_{:032x}", 8) }).to_string();
+    let path = format!("/sessions/{one}/messages");
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| request(&test, "POST", &path, Some(&twice)))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("an answer")).collect()
+    });
+    assert!(
+        answers.iter().all(|answer| answer.status == 200 && answer.events() == answers[0].events()),
+        "{answers:?}"
+    );
+    assert_eq!(test.session(&one)["message_count"], 2);
+    // And once a later message has come, it is the old one's no more.
+    assert_eq!(send(&one).status, 409);
+}

@@ -21,8 +21,9 @@ use crate::wire::server::{Collect, Freed, StopServer};
 use crate::wire::session::{EndMany, ResolvedIds, Transcript};
 use crate::wire::sse::Decoder;
 use crate::wire::{
-    Agent, CreateSession, Egress, EndRow, ErrorBody, ErrorCode, Message, NumberedEvent, Order, SendMessage,
-    ServerInfo, Session, SessionId, SessionPage, SessionQuery, SessionStats, StatsQuery, Version,
+    Agent, CreateSession, Egress, EndRow, ErrorBody, ErrorCode, Message, NumberedEvent, Order, RunId,
+    SendMessage, ServerInfo, Session, SessionId, SessionPage, SessionQuery, SessionStats, StatsQuery,
+    Version,
 };
 
 /// How often a call is made again before its error is told, and after how long for the first time.
@@ -30,8 +31,13 @@ const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(100);
 /// A server that wants to be left alone for longer is.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// How often a dropped stream is asked for again before the error is told.
-pub(super) const RECONNECTS: u32 = 5;
+/// How often a dropped stream is asked for again in a row before the error is told: for half a minute of a network that is
+/// away, and for a moment of this machine's own server, which drops none while it lives.
+const RECONNECTS: u32 = 12;
+const LOCAL_RECONNECTS: u32 = 3;
+/// The pause before the first of them, which doubles, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Client {
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -41,8 +47,17 @@ impl Client {
     /// Sends a request; an answer that is an error is one. What can be asked twice without harm is asked again if the
     /// connection breaks, and anything is where the server says to wait.
     pub(super) async fn ask(&self, request: RequestBuilder) -> Result<Response> {
-        let mut request = request.build()?;
+        let request = request.build()?;
         let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
+        self.asked(request, is_safe).await
+    }
+
+    /// The same, of a request that does no harm if it is made twice.
+    async fn ask_again(&self, request: RequestBuilder) -> Result<Response> {
+        self.asked(request.build()?, true).await
+    }
+
+    async fn asked(&self, mut request: reqwest::Request, is_safe: bool) -> Result<Response> {
         let mut tries = 0;
         loop {
             let again = request.try_clone().filter(|_| tries < TRIES && !self.is_local);
@@ -65,12 +80,18 @@ impl Client {
     }
 
     pub(super) async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
-        let body = self.ask(request).await?.bytes().await?;
-        serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))
+        read(self.ask(request).await?).await
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.call(self.request(Method::GET, path)).await
+        let mut tries = 0;
+        loop {
+            match self.call(self.request(Method::GET, path)).await {
+                // It broke off in the middle of the answer.
+                Err(Error::Unreachable { .. }) if tries < TRIES && !self.is_local => tries += 1,
+                other => return other,
+            }
+        }
     }
 
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
@@ -232,7 +253,8 @@ impl Client {
 
     /// `POST /sessions/{id}/end`.
     pub async fn end_session(&self, id: &SessionId) -> Result<Session> {
-        self.post(&format!("/sessions/{id}/end"), &serde_json::json!({})).await
+        let request = self.request(Method::POST, &format!("/sessions/{id}/end")).json(&serde_json::json!({}));
+        read(self.ask_again(request).await?).await
     }
 
     /// `POST /sessions/end`: a row a session, as each is done. Dropping the stream stops it after those in flight. Those
@@ -275,16 +297,19 @@ impl Client {
         Ok(self.get::<EgressLog>(&format!("/sessions/{id}/network")).await?.entries)
     }
 
-    /// `POST /sessions/{id}/messages`: starts a run, and its events as they come.
-    pub async fn send(&self, id: &SessionId, prompt: &str) -> Result<RunStream> {
+    /// `POST /sessions/{id}/messages`: starts a run with this ID, and its events as they come. If the connection breaks, the
+    /// same is asked again: the server begins one run of an ID.
+    pub async fn send(&self, id: &SessionId, prompt: &str, run: RunId) -> Result<RunStream> {
         let request = self.request(Method::POST, &format!("/sessions/{id}/messages"));
-        let response = self.ask(request.json(&SendMessage { prompt: prompt.to_owned() })).await?;
-        Ok(RunStream::new(self.clone(), id.clone(), response, 0))
+        let body = SendMessage { prompt: prompt.to_owned(), run_id: Some(run.clone()) };
+        let response = self.ask_again(request.json(&body)).await?;
+        Ok(RunStream::new(self.clone(), id.clone(), Some(run), response, 0))
     }
 
     /// `GET /sessions/{id}/events`: the latest run's events after the first `after`, then live.
     pub async fn events(&self, id: &SessionId, after: u64) -> Result<RunStream> {
-        Ok(RunStream::new(self.clone(), id.clone(), self.events_response(id, after).await?, after))
+        let response = self.events_response(id, after).await?;
+        Ok(RunStream::new(self.clone(), id.clone(), None, response, after))
     }
 
     async fn events_response(&self, id: &SessionId, after: u64) -> Result<Response> {
@@ -298,24 +323,27 @@ impl Client {
 pub struct RunStream {
     client: Client,
     id: SessionId,
+    /// The run, once it is known.
+    run: Option<RunId>,
     response: Option<Response>,
     decoder: Decoder,
     ready: VecDeque<NumberedEvent>,
     received: u64,
-    reconnects: u32,
+    retries: Retries,
     finished: bool,
 }
 
 impl RunStream {
-    fn new(client: Client, id: SessionId, response: Response, received: u64) -> Self {
+    fn new(client: Client, id: SessionId, run: Option<RunId>, response: Response, received: u64) -> Self {
         Self {
+            retries: Retries::of(&client),
             client,
             id,
+            run,
             response: Some(response),
             decoder: Decoder::default(),
             ready: VecDeque::new(),
             received,
-            reconnects: 0,
             finished: false,
         }
     }
@@ -327,6 +355,14 @@ impl RunStream {
                 return None;
             }
             if let Some(event) = self.ready.pop_front() {
+                // While nobody listened, the run has ended and the session was sent another message.
+                if *self.run.get_or_insert_with(|| event.run_id.clone()) != event.run_id {
+                    return Some(self.fail(Error::api(
+                        ErrorCode::Conflict,
+                        "the connection broke off, and meanwhile the session was sent another message",
+                        "superserve sessions messages ID shows the whole reply.".to_owned(),
+                    )));
+                }
                 if event.number <= self.received {
                     continue;
                 }
@@ -334,31 +370,28 @@ impl RunStream {
                 self.finished = event.event.is_last();
                 return Some(Ok(event));
             }
-            let Some(response) = &mut self.response else {
-                match self.client.events_response(&self.id, self.received).await {
-                    Ok(response) => self.response = Some(response),
-                    Err(error) => return Some(self.fail(error)),
-                }
-                continue;
-            };
-            match response.chunk().await {
-                Ok(Some(bytes)) => {
-                    self.reconnects = 0;
-                    self.ready.extend(self.decoder.feed(&bytes));
-                }
-                lost => {
-                    if self.reconnects == RECONNECTS {
-                        let error = match lost {
-                            Err(error) => error.into(),
-                            Ok(_) => Error::Protocol("the run's stream ended before the run did".into()),
-                        };
-                        return Some(self.fail(error));
+            let lost = match &mut self.response {
+                Some(response) => match response.chunk().await {
+                    Ok(Some(bytes)) => {
+                        self.retries.forget();
+                        self.ready.extend(self.decoder.feed(&bytes));
+                        continue;
                     }
-                    self.response = None;
-                    self.decoder = Decoder::default();
-                    tokio::time::sleep(Duration::from_millis(50 << self.reconnects)).await;
-                    self.reconnects += 1;
-                }
+                    Err(error) => error.into(),
+                    Ok(None) => Error::Protocol("the run's stream ended before the run did".into()),
+                },
+                None => match self.client.events_response(&self.id, self.received).await {
+                    Ok(response) => {
+                        self.response = Some(response);
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+            };
+            self.response = None;
+            self.decoder = Decoder::default();
+            if let Err(error) = self.retries.pause(lost).await {
+                return Some(self.fail(error));
             }
         }
     }
@@ -366,6 +399,39 @@ impl RunStream {
     fn fail(&mut self, error: Error) -> Result<NumberedEvent> {
         self.finished = true;
         Err(error)
+    }
+}
+
+/// How often and after what pauses a dropped stream is asked for again.
+#[derive(Debug)]
+pub(super) struct Retries {
+    done: u32,
+    most: u32,
+}
+
+impl Retries {
+    pub(super) fn of(client: &Client) -> Self {
+        Self { done: 0, most: if client.is_local { LOCAL_RECONNECTS } else { RECONNECTS } }
+    }
+
+    /// Something has come: the next break is another one.
+    pub(super) fn forget(&mut self) {
+        self.done = 0;
+    }
+
+    /// Waits before the next attempt. Error: `lost`, if it is not one that passes, or comes too often.
+    pub(super) async fn pause(&mut self, lost: Error) -> Result<()> {
+        let passes = match &lost {
+            Error::Unreachable { .. } | Error::Protocol(_) => true,
+            Error::Api { code, .. } => matches!(code, ErrorCode::RateLimited | ErrorCode::ShuttingDown),
+            Error::Input { .. } | Error::Missing { .. } => false,
+        };
+        if !passes || self.done == self.most {
+            return Err(lost);
+        }
+        tokio::time::sleep((FIRST_PAUSE * 2u32.pow(self.done)).min(LAST_PAUSE)).await;
+        self.done += 1;
+        Ok(())
     }
 }
 
@@ -410,6 +476,10 @@ impl<T: DeserializeOwned> Lines<T> {
             }
         }
     }
+}
+
+async fn read<T: DeserializeOwned>(response: Response) -> Result<T> {
+    serde_json::from_slice(&response.bytes().await?).map_err(|error| Error::Protocol(error.to_string()))
 }
 
 /// How long the server says to wait before the same is asked again; `None` if it says nothing or too long.

@@ -1,12 +1,11 @@
 //! Sessions' changes as they come. A dropped connection is taken up again: the present states come first.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use reqwest::{Method, Response};
 
-use super::request::RECONNECTS;
+use super::request::Retries;
 use super::{Client, Error, Result};
 use crate::wire::sse::ChangeDecoder;
 use crate::wire::{ErrorCode, SessionEvent, SessionId};
@@ -27,7 +26,7 @@ impl Client {
             ids: ids.to_vec(),
             decoder: ChangeDecoder::default(),
             ready: VecDeque::new(),
-            reconnects: 0,
+            retries: Retries::of(self),
             finished: false,
         };
         Ok(stream::unfold(watch, |mut watch| async move { watch.next().await.map(|event| (event, watch)) }))
@@ -45,7 +44,7 @@ struct Watch {
     response: Option<Response>,
     decoder: ChangeDecoder,
     ready: VecDeque<SessionEvent>,
-    reconnects: u32,
+    retries: Retries,
     finished: bool,
 }
 
@@ -65,38 +64,41 @@ impl Watch {
             if self.finished {
                 return None;
             }
-            if self.response.is_none() {
-                match self.client.watch_response(&self.ids).await {
-                    Ok(response) => self.response = Some(response),
-                    Err(error) => {
-                        if let Err(error) = self.forget_missing(error).await {
-                            self.finished = true;
-                            return Some(Err(error));
-                        }
+            let lost = match &mut self.response {
+                None => match self.client.watch_response(&self.ids).await {
+                    Ok(response) => {
+                        self.response = Some(response);
                         continue;
                     }
-                }
-            }
-            let Some(response) = &mut self.response else { continue };
-            match response.chunk().await {
-                Ok(Some(bytes)) => {
-                    self.reconnects = 0;
-                    self.ready.extend(self.decoder.feed(&bytes));
-                }
-                Ok(None) if self.ids.is_empty() => self.finished = true,
-                lost => {
-                    if self.ids.is_empty() || self.reconnects == RECONNECTS {
-                        self.finished = true;
-                        return Some(Err(match lost {
-                            Err(error) => error.into(),
-                            Ok(_) => Error::Protocol("the stream of changes ends again and again".into()),
-                        }));
+                    Err(error) => match self.forget_missing(error).await {
+                        Ok(()) => continue,
+                        Err(error) => error,
+                    },
+                },
+                Some(response) => match response.chunk().await {
+                    Ok(Some(bytes)) => {
+                        self.retries.forget();
+                        self.ready.extend(self.decoder.feed(&bytes));
+                        continue;
                     }
-                    self.response = None;
-                    self.decoder = ChangeDecoder::default();
-                    tokio::time::sleep(Duration::from_millis(50 << self.reconnects)).await;
-                    self.reconnects += 1;
-                }
+                    Ok(None) if self.ids.is_empty() => {
+                        self.finished = true;
+                        continue;
+                    }
+                    Err(error) => error.into(),
+                    Ok(None) => Error::Protocol("the stream of changes ends again and again".into()),
+                },
+            };
+            self.response = None;
+            self.decoder = ChangeDecoder::default();
+            // What changed meanwhile can't be known of one that watches all: whoever reads it asks anew.
+            let lost = match self.ids.is_empty() {
+                true => Err(lost),
+                false => self.retries.pause(lost).await,
+            };
+            if let Err(error) = lost {
+                self.finished = true;
+                return Some(Err(error));
             }
         }
     }

@@ -16,7 +16,7 @@ use super::{Error, Inner, Result, blocking};
 use crate::fault;
 use crate::sandbox::Wiped;
 use crate::store::{OpenRun, RunEnd, StoredSession};
-use crate::wire::{EndReason, FileEntry, Receipt, Session, SessionId, Status, Timestamp};
+use crate::wire::{EndReason, FileEntry, Receipt, RunId, Session, SessionId, Status, Timestamp};
 
 /// How long between two attempts to store the end of a run.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
@@ -28,6 +28,8 @@ pub type Answer<T> = oneshot::Sender<Result<T>>;
 pub enum Command {
     Send {
         prompt: String,
+        /// The ID that the run gets, if its client has made one.
+        run: Option<RunId>,
         answer: Answer<RunStream>,
     },
     Cancel {
@@ -150,7 +152,7 @@ impl Actor {
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Send { prompt, answer } => match self.begin(&prompt).await {
+            Command::Send { prompt, run, answer } => match self.begin(&prompt, run).await {
                 Ok(run) => {
                     let _ = answer.send(Ok(run.follow(&self.inner.store)));
                     self.run_turn(run).await;

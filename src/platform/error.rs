@@ -48,6 +48,8 @@ pub enum Error {
     SessionNotFound(String),
     #[error("Login not found: no login waits under the code '{0}'")]
     LoginNotFound(String),
+    #[error("There is a run {0} already")]
+    RunTaken(RunId),
     #[error("Token not found: no token is called '{0}'")]
     TokenNotFound(String),
     #[error("There is a token called '{0}' already")]
@@ -94,7 +96,7 @@ impl Error {
             | Self::TokenNotFound(_) => ErrorCode::NotFound,
             Self::Busy(_) => ErrorCode::Busy,
             Self::Ended { .. } | Self::Wiped { expired: false, .. } => ErrorCode::Ended,
-            Self::MaxTurns { .. } | Self::TokenTaken(_) => ErrorCode::Conflict,
+            Self::MaxTurns { .. } | Self::RunTaken(_) | Self::TokenTaken(_) => ErrorCode::Conflict,
             Self::TooManyLogins => ErrorCode::RateLimited,
             Self::Expired { .. } | Self::Wiped { expired: true, .. } => ErrorCode::Expired,
             Self::Folder { source, .. } => match source.kind() {
@@ -145,6 +147,7 @@ impl Error {
             Self::TokenTaken(_) => {
                 Some("Take another name, or revoke it first: superserve tokens revoke NAME.".into())
             }
+            Self::RunTaken(_) => Some("Give each message a run_id of its own, or none.".into()),
             Self::ShuttingDown | Self::TooManyLogins => None,
             Self::Store(error) => error.hint(),
             Self::TooLarge { .. } => None,

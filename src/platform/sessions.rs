@@ -11,7 +11,7 @@ use super::{ENDS_AT_ONCE, Error, IDLE_TIMEOUT_SECONDS, Platform, Result, millis}
 use crate::store::{NewSession, StoreError};
 use crate::wire::session::EndError;
 use crate::wire::{
-    AgentId, CreateSession, EndReason, EndRow, ErrorDetails, Message, Session, SessionId, SessionPage,
+    AgentId, CreateSession, EndReason, EndRow, ErrorDetails, Message, RunId, Session, SessionId, SessionPage,
     SessionQuery, SessionStats, StatsQuery,
 };
 
@@ -206,8 +206,33 @@ impl Platform {
 
     /// Sends a message and answers with the events of the run that it starts.
     pub async fn send(&self, id: &SessionId, prompt: &str) -> Result<RunStream> {
+        self.send_as(id, prompt, None).await
+    }
+
+    /// The same; the run gets this ID. If the session's latest run has it already, its events are answered and nothing is
+    /// sent: a client that never read the answer may ask again.
+    ///
+    /// Error besides those of a message: another run has this ID.
+    pub async fn send_as(&self, id: &SessionId, prompt: &str, run: Option<RunId>) -> Result<RunStream> {
         check_prompt(prompt)?;
-        self.ask(id, |answer| Command::Send { prompt: prompt.to_owned(), answer }).await
+        let Some(run) = run else { return self.ask_to_send(id, prompt, None).await };
+        if self.is_latest(id, &run).await? {
+            return self.events(id, 0).await;
+        }
+        match self.ask_to_send(id, prompt, Some(run.clone())).await {
+            // The same message came twice at once.
+            Err(Error::Busy(Some(holder))) if holder.run == run => self.events(id, 0).await,
+            Err(Error::RunTaken(_)) if self.is_latest(id, &run).await? => self.events(id, 0).await,
+            other => other,
+        }
+    }
+
+    async fn ask_to_send(&self, id: &SessionId, prompt: &str, run: Option<RunId>) -> Result<RunStream> {
+        self.ask(id, |answer| Command::Send { prompt: prompt.to_owned(), run, answer }).await
+    }
+
+    async fn is_latest(&self, id: &SessionId, run: &RunId) -> Result<bool> {
+        Ok(self.0.store.latest_run(id).await?.is_some_and(|latest| latest.id == *run))
     }
 
     /// The events of the latest run after the first `after`, then those to come.

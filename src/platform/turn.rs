@@ -207,7 +207,7 @@ enum Verdict {
 
 impl Actor {
     /// Begins a run, if the session and the machine allow one.
-    pub(super) async fn begin(&mut self, prompt: &str) -> Result<Run> {
+    pub(super) async fn begin(&mut self, prompt: &str, wanted: Option<RunId>) -> Result<Run> {
         if self.inner.stop.is_cancelled() {
             return Err(Error::ShuttingDown);
         }
@@ -231,7 +231,11 @@ impl Actor {
             let agent = agent.unwrap_or_else(|| stored.session.agent_id.to_string());
             return Err(Error::MaxTurns { limit, agent });
         }
-        let id = RunId::from_random(self.inner.clock.random());
+        let id = match wanted {
+            Some(id) if self.inner.store.has_run(&id).await? => return Err(Error::RunTaken(id)),
+            Some(id) => id,
+            None => RunId::from_random(self.inner.clock.random()),
+        };
         let started = self.inner.clock.now_millis();
         let first = NumberedEvent {
             run_id: id.clone(),

@@ -16,7 +16,7 @@ use crate::client;
 use crate::render::{self, Cleaner, clean_line};
 use crate::wire::event::RunError;
 use crate::wire::session::MAX_PROMPT;
-use crate::wire::{RunEvent, SessionId};
+use crate::wire::{RunEvent, RunId, SessionId};
 
 /// How a dialogue goes.
 #[derive(Clone, Debug, Default)]
@@ -256,6 +256,9 @@ fn turn(
     show: &mut dyn FnMut(&RunEvent) -> Result<(), Failure>,
 ) -> Result<Ended, Failure> {
     let interrupt = &runtime.host().interrupt;
+    // Ours, so that the message can be sent again when a connection breaks. Commands of a test may share a seed, and must not
+    // take each other's message for the same.
+    let run = RunId::from_random(runtime.host().clock.random() ^ u128::from(std::process::id()));
     runtime.block_on_through(async {
         let client = tokio::select! {
             biased;
@@ -269,7 +272,7 @@ fn turn(
                 let _ = client.cancel_session(id).await;
                 return Err(Failure::Stopped);
             }
-            stream = client.send(id, prompt) => stream?,
+            stream = client.send(id, prompt, run) => stream?,
         };
         runtime.changed(Change::SendMessage);
         let mut by_us = false;

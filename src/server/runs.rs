@@ -21,7 +21,7 @@ pub async fn send(
     Named(id): Named,
     Body(message): Body<SendMessage>,
 ) -> Result<Response> {
-    Ok(streamed(server.platform.send(&session_id(&id)?, &message.prompt).await?))
+    Ok(streamed(server.platform.send_as(&session_id(&id)?, &message.prompt, message.run_id).await?))
 }
 
 pub async fn events(

@@ -249,6 +249,15 @@ impl Store {
         .transpose()
     }
 
+    /// Whether there is, or was, a run with this ID.
+    pub async fn has_run(&self, run: &RunId) -> Result<bool> {
+        let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM runs WHERE id = $1")
+            .bind(run.as_str())
+            .fetch_optional(&self.read)
+            .await?;
+        Ok(found.is_some())
+    }
+
     /// At most `limit` events of a run after the first `after`.
     pub async fn events(&self, run: &RunId, after: u64, limit: u32) -> Result<Vec<NumberedEvent>> {
         let rows: Vec<(i64, String)> = sqlx::query_as(

@@ -259,6 +259,10 @@ pub const MAX_PROMPT: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendMessage {
     pub prompt: String,
+    /// Ours: the ID of the run that it starts, made by the client, so that the same message can be sent again when a
+    /// connection breaks: if that run has begun, its events are answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<RunId>,
 }
 
 /// A page of sessions.
