@@ -297,13 +297,19 @@ impl Client {
         Ok(self.get::<EgressLog>(&format!("/sessions/{id}/network")).await?.entries)
     }
 
-    /// `POST /sessions/{id}/messages`: starts a run with this ID, and its events as they come. If the connection breaks, the
-    /// same is asked again: the server begins one run of an ID.
-    pub async fn send(&self, id: &SessionId, prompt: &str, run: RunId) -> Result<RunStream> {
-        let request = self.request(Method::POST, &format!("/sessions/{id}/messages"));
+    /// `POST /sessions/{id}/messages`: starts a run, and its events as they come.
+    pub async fn send(&self, id: &SessionId, prompt: &str) -> Result<RunStream> {
+        let body = SendMessage { prompt: prompt.to_owned(), run_id: None };
+        let request = self.request(Method::POST, &format!("/sessions/{id}/messages")).json(&body);
+        Ok(RunStream::new(self.clone(), id.clone(), None, self.ask(request).await?, 0))
+    }
+
+    /// The same; the run gets this ID. If the connection breaks, the same is asked again: the server begins one run of an
+    /// ID.
+    pub async fn send_as(&self, id: &SessionId, prompt: &str, run: RunId) -> Result<RunStream> {
         let body = SendMessage { prompt: prompt.to_owned(), run_id: Some(run.clone()) };
-        let response = self.ask_again(request.json(&body)).await?;
-        Ok(RunStream::new(self.clone(), id.clone(), Some(run), response, 0))
+        let request = self.request(Method::POST, &format!("/sessions/{id}/messages")).json(&body);
+        Ok(RunStream::new(self.clone(), id.clone(), Some(run), self.ask_again(request).await?, 0))
     }
 
     /// `GET /sessions/{id}/events`: the latest run's events after the first `after`, then live.

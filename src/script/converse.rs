@@ -272,7 +272,7 @@ fn turn(
                 let _ = client.cancel_session(id).await;
                 return Err(Failure::Stopped);
             }
-            stream = client.send(id, prompt, run) => stream?,
+            stream = client.send_as(id, prompt, run) => stream?,
         };
         runtime.changed(Change::SendMessage);
         let mut by_us = false;
