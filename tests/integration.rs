@@ -36,6 +36,7 @@ mod limits;
 mod layout;
 mod lifecycle;
 mod network;
+mod openapi;
 mod ops;
 mod ordinary_user;
 mod readme;

@@ -263,10 +263,14 @@ fn without_port(host: &str) -> &str {
     }
 }
 
+/// The least scope that a method takes where nothing else is said.
+pub fn needed(method: &str) -> Scope {
+    if matches!(method, "GET" | "HEAD" | "OPTIONS") { Scope::Read } else { Scope::Write }
+}
+
 /// Asks for a token that may read, or, where something is changed, write.
 pub async fn with_token(State(server): State<Server>, request: Request, next: Next) -> Response {
-    let looks = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let needed = if looks { Scope::Read } else { Scope::Write };
+    let needed = needed(request.method().as_str());
     admit(&server, needed, request, next).await.into_response()
 }
 

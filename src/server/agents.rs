@@ -7,11 +7,18 @@ use serde_json::{Value, json};
 
 use super::Server;
 use super::error::{Failure, Result};
+use super::openapi::{DeployForm, Empty, Malformed, NotFound, OfAgent, TooLarge, Unavailable};
 use super::request::{Named, parsed};
 use crate::platform::Upload;
 use crate::wire::agent::AgentList;
 use crate::wire::{Agent, AgentConfig, ErrorCode};
 
+/// Every agent, or as many as `limit` says, by name.
+#[utoipa::path(
+    get, path = "/agents", tag = "agents",
+    params(("limit" = Option<u32>, Query, description = "At most so many.")),
+    responses((status = 200, body = AgentList), Malformed, Unavailable),
+)]
 pub async fn list(
     State(server): State<Server>,
     Query(pairs): Query<Vec<(String, String)>>,
@@ -20,15 +27,35 @@ pub async fn list(
     Ok(Json(AgentList { agents }))
 }
 
+/// One agent.
+#[utoipa::path(
+    get, path = "/agents/{agent}", tag = "agents",
+    params(OfAgent),
+    responses((status = 200, body = Agent), NotFound, Malformed, Unavailable),
+)]
 pub async fn get(State(server): State<Server>, Named(agent): Named) -> Result<Json<Agent>> {
     Ok(Json(server.platform.agent(&agent).await?))
 }
 
+/// Deletes an agent; its sessions end.
+#[utoipa::path(
+    delete, path = "/agents/{agent}", tag = "agents",
+    params(OfAgent),
+    responses((status = 200, body = Empty), NotFound, Malformed, Unavailable),
+)]
 pub async fn delete(State(server): State<Server>, Named(agent): Named) -> Result<Json<Value>> {
     server.platform.delete_agent(&agent).await?;
     Ok(Json(json!({})))
 }
 
+/// Deploys an agent, or a new revision of the one of this name.
+///
+/// Answers at once; `deps_status` tells when its dependencies are there.
+#[utoipa::path(
+    post, path = "/agents", tag = "agents",
+    request_body(content = DeployForm, content_type = "multipart/form-data"),
+    responses((status = 200, body = Agent), TooLarge, Malformed, Unavailable),
+)]
 pub async fn deploy(
     State(server): State<Server>,
     multipart: std::result::Result<Multipart, MultipartRejection>,

@@ -7,14 +7,19 @@ use serde_json::{Value, json};
 use super::Server;
 use super::access::{Caller, Peer, host, peer};
 use super::error::Result;
+use super::openapi::{Conflict, Empty, Malformed, NotFound, TooLarge, Unavailable};
 use super::request::Body;
 use crate::platform::{Decision, LOGIN_INTERVAL, LOGIN_LIFE};
 use crate::wire::auth::{AskToken, Decide, DeviceAnswer, DeviceCode, User, Validation};
 
+/// Whom the token stands for.
+#[utoipa::path(get, path = "/auth/me", tag = "auth", responses((status = 200, body = User)))]
 pub async fn me(caller: Caller) -> Json<User> {
     Json(user(&caller))
 }
 
+/// Whether the token is good, and whom it stands for.
+#[utoipa::path(get, path = "/auth/validate", tag = "auth", responses((status = 200, body = Validation)))]
 pub async fn validate(caller: Caller) -> Json<Validation> {
     Json(Validation { valid: true, user: user(&caller) })
 }
@@ -38,6 +43,8 @@ fn user(caller: &Caller) -> User {
     }
 }
 
+/// Begins the login of a program without a browser (RFC 8628).
+#[utoipa::path(post, path = "/auth/device-code", tag = "auth", responses((status = 200, body = DeviceCode)))]
 pub async fn device_code(State(server): State<Server>, request: Request) -> Result<Json<DeviceCode>> {
     let from = match peer(request.extensions()) {
         Peer::Owner => "this machine".to_owned(),
@@ -55,6 +62,12 @@ pub async fn device_code(State(server): State<Server>, request: Request) -> Resu
     }))
 }
 
+/// Asks for the token of such a login. One that is not approved yet is answered with 200 too.
+#[utoipa::path(
+    post, path = "/auth/device-token", tag = "auth",
+    request_body = AskToken,
+    responses((status = 200, body = DeviceAnswer), TooLarge, Malformed, Unavailable),
+)]
 pub async fn device_token(
     State(server): State<Server>,
     Body(ask): Body<AskToken>,
@@ -62,6 +75,12 @@ pub async fn device_token(
     Ok(Json(server.platform.poll_login(&ask.device_code).await?))
 }
 
+/// An owner's word on such a login.
+#[utoipa::path(
+    post, path = "/auth/device-approve", tag = "auth",
+    request_body = Decide,
+    responses((status = 200, body = Empty), NotFound, Conflict, TooLarge, Malformed, Unavailable),
+)]
 pub async fn device_approve(State(server): State<Server>, Body(decide): Body<Decide>) -> Result<Json<Value>> {
     let decision = match decide.deny {
         true => Decision::Deny,

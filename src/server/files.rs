@@ -8,9 +8,11 @@ use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt};
+use utoipa::IntoParams;
 
 use super::Server;
 use super::error::{Failure, Result};
+use super::openapi::{Conflict, Gone, Malformed, NotFound, OfSession, TooLarge, Unavailable};
 use super::request::{MAX_DISCARDED, session_id, value};
 use crate::platform::{Error, MAX_FILE, too_large};
 use crate::wire::file::{EXECUTABLE, FileRow, decode};
@@ -24,7 +26,52 @@ fn named(uri: &Uri) -> Result<(SessionId, Vec<u8>)> {
     Ok((id, decode(parts.nth(1).unwrap_or_default())))
 }
 
+/// How a file or a folder is shown.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Listing {
+    /// What is there, a row a line, instead of a file's content.
+    #[expect(dead_code, reason = "shows its schema")]
+    list: Option<bool>,
+    /// With what is in its folders.
+    #[expect(dead_code, reason = "shows its schema")]
+    recursive: Option<bool>,
+}
+
+/// What is at the top of the workspace; only with `list`.
+#[utoipa::path(
+    get, path = "/sessions/{id}/files", tag = "files",
+    params(OfSession, Listing),
+    responses(
+        (status = 200, content_type = "application/x-ndjson", item_schema = FileRow),
+        NotFound,
+        Conflict,
+        Gone,
+        Malformed,
+        Unavailable,
+    ),
+)]
+pub async fn top(server: State<Server>, pairs: Query<Vec<(String, String)>>, uri: Uri) -> Result<Response> {
+    get(server, pairs, uri).await
+}
+
 /// The content of a file; with `list`, and of a folder, what is there: a row a line.
+#[utoipa::path(
+    get, path = "/sessions/{id}/files/{*path}", tag = "files",
+    params(
+        OfSession,
+        ("path" = String, Path, description = "From the top of the workspace; `/` divides its parts."),
+        Listing,
+    ),
+    responses(
+        (status = 200, content(([u8] = "application/octet-stream"), (String = "application/x-ndjson"))),
+        NotFound,
+        Conflict,
+        Gone,
+        Malformed,
+        Unavailable,
+    ),
+)]
 pub async fn get(
     State(server): State<Server>,
     Query(pairs): Query<Vec<(String, String)>>,
@@ -57,6 +104,16 @@ pub async fn get(
 }
 
 /// Puts the request's body into the workspace.
+#[utoipa::path(
+    put, path = "/sessions/{id}/files/{*path}", tag = "files",
+    params(
+        OfSession,
+        ("path" = String, Path, description = "From the top of the workspace; `/` divides its parts."),
+        ("executable" = Option<bool>, Query, description = "Whether its owner may execute it."),
+    ),
+    request_body(content = [u8], content_type = "application/octet-stream"),
+    responses((status = 200, body = FileEntry), NotFound, Conflict, Gone, TooLarge, Malformed, Unavailable),
+)]
 pub async fn put(
     State(server): State<Server>,
     Query(pairs): Query<Vec<(String, String)>>,
@@ -93,6 +150,18 @@ pub async fn put(
 }
 
 /// The session as an archive.
+#[utoipa::path(
+    get, path = "/sessions/{id}/export", tag = "files",
+    params(OfSession),
+    responses(
+        (status = 200, body = [u8], content_type = "application/gzip"),
+        NotFound,
+        Conflict,
+        Gone,
+        Malformed,
+        Unavailable,
+    ),
+)]
 pub async fn export(State(server): State<Server>, uri: Uri) -> Result<Response> {
     let (id, _) = named(&uri)?;
     let pieces = server.platform.export(&id).await?;

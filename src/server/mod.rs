@@ -7,6 +7,7 @@ mod agents;
 mod auth;
 mod error;
 mod files;
+mod openapi;
 mod page;
 mod request;
 mod runs;
@@ -16,7 +17,7 @@ mod status;
 mod tokens;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -24,16 +25,18 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 pub use access::{Door, Peer};
 
 use crate::clock::Clock;
 use crate::platform::Platform;
-use crate::wire::{Timestamp, Version};
+use crate::wire::{Scope, Timestamp, Version};
 
 /// The largest archive of an agent, in bytes.
 pub const MAX_ARCHIVE: usize = 256 << 20;
@@ -54,6 +57,8 @@ pub struct Server {
     traffic: Arc<Traffic>,
     /// Cancelled when somebody has asked the server to stop.
     stop: CancellationToken,
+    /// What describes the routes; there once they are made.
+    document: Arc<OnceLock<String>>,
 }
 
 /// What the server says of itself.
@@ -102,6 +107,7 @@ impl Server {
             owners: Arc::default(),
             traffic: Arc::new(traffic),
             stop,
+            document: Arc::default(),
         }
     }
 
@@ -122,58 +128,61 @@ impl Server {
 
     /// Every route.
     pub fn router(self) -> Router {
-        let open = Router::new()
-            .route("/auth/device-code", post(auth::device_code))
-            .route("/auth/device-token", post(auth::device_token))
-            .route("/health", get(status::health))
-            .route("/version", get(status::version));
-        let owners = Router::new()
-            .route("/auth/device-approve", post(auth::device_approve))
-            .route("/server/backup", post(status::backup))
-            .route("/server/gc", post(status::collect))
-            .route("/server/stop", post(status::stop))
-            .route("/tokens", get(tokens::list).post(tokens::create))
-            .route("/tokens/{token}", delete(tokens::revoke));
-        let users = Router::new()
-            .route("/auth/me", get(auth::me))
-            .route("/auth/validate", get(auth::validate))
-            .route("/server", get(status::server))
-            .route(
-                "/agents",
-                get(agents::list).post(agents::deploy).layer(DefaultBodyLimit::max(MAX_ARCHIVE)),
-            )
-            .route("/agents/{agent}", get(agents::get).delete(agents::delete))
-            .route("/agents/{agent}/secrets", get(secrets::list).patch(secrets::set))
-            .route("/agents/{agent}/secrets/{key}", delete(secrets::delete))
-            .route("/sessions", get(sessions::list).post(sessions::create))
-            .route("/sessions/resolve", get(sessions::resolve))
-            .route("/sessions/stats", get(sessions::stats))
-            .route("/sessions/watch", get(sessions::watch))
-            .route("/sessions/end", post(sessions::end_many))
-            .route("/sessions/{id}", get(sessions::get).delete(sessions::delete))
-            .route("/sessions/{id}/end", post(sessions::end))
-            .route("/sessions/{id}/resume", post(sessions::resume))
-            .route("/sessions/{id}/cancel", post(sessions::cancel))
-            .route("/sessions/{id}/export", get(files::export))
-            .route("/sessions/{id}/files", get(files::get))
-            .route(
-                "/sessions/{id}/files/{*path}",
-                get(files::get).put(files::put).layer(DefaultBodyLimit::disable()),
-            )
-            .route("/sessions/{id}/messages", get(sessions::messages).post(runs::send))
-            .route("/sessions/{id}/network", get(sessions::network))
-            .route("/sessions/{id}/events", get(runs::events));
-        let v1 = open
-            .route_layer(middleware::from_fn_with_state(self.clone(), access::with_patience))
-            .merge(users.route_layer(middleware::from_fn_with_state(self.clone(), access::with_token)))
-            .merge(owners.route_layer(middleware::from_fn_with_state(self.clone(), access::with_admin)));
+        let open = OpenApiRouter::new()
+            .routes(routes!(auth::device_code))
+            .routes(routes!(auth::device_token))
+            .routes(routes!(status::health))
+            .routes(routes!(status::version));
+        let owners = OpenApiRouter::new()
+            .routes(routes!(auth::device_approve))
+            .routes(routes!(status::backup))
+            .routes(routes!(status::collect))
+            .routes(routes!(status::stop))
+            .routes(routes!(tokens::list, tokens::create))
+            .routes(routes!(tokens::revoke));
+        let users = OpenApiRouter::new()
+            .routes(routes!(auth::me))
+            .routes(routes!(auth::validate))
+            .routes(routes!(openapi::get))
+            .routes(routes!(status::server))
+            .routes(routes!(agents::list, agents::deploy).layer(DefaultBodyLimit::max(MAX_ARCHIVE)))
+            .routes(routes!(agents::get, agents::delete))
+            .routes(routes!(secrets::list, secrets::set))
+            .routes(routes!(secrets::delete))
+            .routes(routes!(sessions::list, sessions::create))
+            .routes(routes!(sessions::resolve))
+            .routes(routes!(sessions::stats))
+            .routes(routes!(sessions::watch))
+            .routes(routes!(sessions::end_many))
+            .routes(routes!(sessions::get, sessions::delete))
+            .routes(routes!(sessions::end))
+            .routes(routes!(sessions::resume))
+            .routes(routes!(sessions::cancel))
+            .routes(routes!(files::export))
+            .routes(routes!(files::top))
+            .routes(routes!(files::get, files::put).layer(DefaultBodyLimit::disable()))
+            .routes(routes!(sessions::messages, runs::send))
+            .routes(routes!(sessions::network))
+            .routes(routes!(runs::events));
+        let open = openapi::told(open, |_| None)
+            .route_layer(middleware::from_fn_with_state(self.clone(), access::with_patience));
+        let users = openapi::told(users, |method| Some(access::needed(method)))
+            .route_layer(middleware::from_fn_with_state(self.clone(), access::with_token));
+        let owners = openapi::told(owners, |_| Some(Scope::Admin))
+            .route_layer(middleware::from_fn_with_state(self.clone(), access::with_admin));
+        let v1 = open.merge(users).merge(owners);
+        let (v1, document) =
+            OpenApiRouter::with_openapi(openapi::outline()).nest("/v1", v1).split_for_parts();
+        match openapi::finish(document) {
+            Ok(text) => drop(self.document.set(text)),
+            Err(error) => tracing::error!(%error, "cannot write the document of the API"),
+        }
         let pages = Router::new()
             .route("/device", get(page::show))
             .route("/device/login", post(page::log_in))
             .route("/device/decide", post(page::decide))
             .route_layer(middleware::from_fn_with_state(self.clone(), access::with_patience));
-        let router = Router::new()
-            .nest("/v1", v1)
+        let router = v1
             .merge(pages)
             .fallback(error::no_route)
             .method_not_allowed_fallback(error::no_method)

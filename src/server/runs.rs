@@ -10,12 +10,30 @@ use futures_util::{Stream, StreamExt, stream};
 
 use super::Server;
 use super::error::Result;
+use super::openapi::{Conflict, Gone, Malformed, NotFound, OfSession, RunFrame, TooLarge, Unavailable};
 use super::request::{Body, Named, parsed, session_id};
 use crate::wire::{NumberedEvent, SendMessage, sse};
 
 /// How long a stream may be silent before a comment is sent; the old clients give up after 300 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// Sends a message; the answer is the stream of the run that it starts.
+///
+/// A client that goes away does not cancel the run.
+#[utoipa::path(
+    post, path = "/sessions/{id}/messages", tag = "runs",
+    params(OfSession),
+    request_body = SendMessage,
+    responses(
+        (status = 200, content_type = "text/event-stream", item_schema = RunFrame),
+        NotFound,
+        Conflict,
+        Gone,
+        TooLarge,
+        Malformed,
+        Unavailable,
+    ),
+)]
 pub async fn send(
     State(server): State<Server>,
     Named(id): Named,
@@ -24,6 +42,25 @@ pub async fn send(
     Ok(streamed(server.platform.send_as(&session_id(&id)?, &message.prompt, message.run_id).await?))
 }
 
+/// The events of a session's latest run, from the first or after those that are known, then live until it ends.
+#[utoipa::path(
+    get, path = "/sessions/{id}/events", tag = "runs",
+    params(
+        OfSession,
+        ("after" = Option<u64>, Query, description = "How many events of the run are known."),
+        (
+            "Last-Event-ID" = Option<String>,
+            Header,
+            description = "The ID of the last event that is known; `after` goes before it.",
+        ),
+    ),
+    responses(
+        (status = 200, content_type = "text/event-stream", item_schema = RunFrame),
+        NotFound,
+        Malformed,
+        Unavailable,
+    ),
+)]
 pub async fn events(
     State(server): State<Server>,
     Named(id): Named,

@@ -7,14 +7,28 @@ use zeroize::Zeroizing;
 
 use super::Server;
 use super::error::{Failure, Result};
+use super::openapi::{Malformed, NotFound, OfAgent, TooLarge, Unavailable};
 use super::request::{self, Named};
 use crate::wire::ErrorCode;
 use crate::wire::secret::{SecretKeys, SetSecrets};
 
+/// The keys of an agent's secrets.
+#[utoipa::path(
+    get, path = "/agents/{agent}/secrets", tag = "secrets",
+    params(OfAgent),
+    responses((status = 200, body = SecretKeys), NotFound, Malformed, Unavailable),
+)]
 pub async fn list(State(server): State<Server>, Named(agent): Named) -> Result<Json<SecretKeys>> {
     Ok(Json(SecretKeys { keys: server.platform.secret_keys(&agent).await? }))
 }
 
+/// Sets secrets of an agent, all or none. Its next process gets them.
+#[utoipa::path(
+    patch, path = "/agents/{agent}/secrets", tag = "secrets",
+    params(OfAgent),
+    request_body = SetSecrets,
+    responses((status = 200, body = SecretKeys), NotFound, TooLarge, Malformed, Unavailable),
+)]
 pub async fn set(
     State(server): State<Server>,
     Named(agent): Named,
@@ -32,6 +46,12 @@ pub async fn set(
     Ok(Json(SecretKeys { keys: server.platform.set_secrets(&agent, set.secrets).await? }))
 }
 
+/// Deletes one secret of an agent.
+#[utoipa::path(
+    delete, path = "/agents/{agent}/secrets/{key}", tag = "secrets",
+    params(OfAgent, ("key" = String, Path, description = "The secret's key.")),
+    responses((status = 200, body = SecretKeys), NotFound, Malformed, Unavailable),
+)]
 pub async fn delete(
     State(server): State<Server>,
     path: std::result::Result<Path<(String, String)>, PathRejection>,

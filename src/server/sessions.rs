@@ -10,15 +10,25 @@ use serde_json::{Value, json};
 
 use super::Server;
 use super::error::{Failure, Result};
+use super::openapi::{
+    ChangeFrame, Conditions, Conflict, Empty, Gone, ListedSessions, Malformed, NotFound, OfSession, TooLarge,
+    Unavailable,
+};
 use super::request::{Body, Named, session_id, session_query, stats_query, value, values};
 use super::runs::sent;
 use crate::wire::network::EgressLog;
 use crate::wire::session::{EndMany, ResolvedIds, Selected, SelectedPage, Transcript};
-use crate::wire::{CreateSession, ErrorCode, Session, SessionStats, sse};
+use crate::wire::{CreateSession, EndRow, ErrorCode, Session, SessionQuery, SessionStats, StatsQuery, sse};
 
 /// One of the old clients posts again when a pooled connection breaks: never pool one that has changed something.
 const CLOSE: [(header::HeaderName, &str); 1] = [(header::CONNECTION, "close")];
 
+/// Makes a session. It is `pending` until its first message.
+#[utoipa::path(
+    post, path = "/sessions", tag = "sessions",
+    request_body = CreateSession,
+    responses((status = 201, body = Session), NotFound, TooLarge, Malformed, Unavailable),
+)]
 pub async fn create(
     State(server): State<Server>,
     Body(session): Body<CreateSession>,
@@ -27,6 +37,20 @@ pub async fn create(
     Ok((StatusCode::CREATED, CLOSE, Json(session)))
 }
 
+/// The sessions for which all conditions hold, a page of them.
+#[utoipa::path(
+    get, path = "/sessions", tag = "sessions",
+    params(
+        SessionQuery,
+        (
+            "agent_id" = Option<Vec<String>>,
+            Query,
+            description = "The same as `agent`, which goes before it.",
+            max_items = 100,
+        ),
+    ),
+    responses((status = 200, body = ListedSessions), NotFound, Malformed, Unavailable),
+)]
 pub async fn list(
     State(server): State<Server>,
     Query(pairs): Query<Vec<(String, String)>>,
@@ -41,6 +65,20 @@ pub async fn list(
 }
 
 /// What is counted over the sessions for which the conditions hold.
+#[utoipa::path(
+    get, path = "/sessions/stats", tag = "sessions",
+    params(
+        Conditions,
+        StatsQuery,
+        (
+            "agent_id" = Option<Vec<String>>,
+            Query,
+            description = "The same as `agent`, which goes before it.",
+            max_items = 100,
+        ),
+    ),
+    responses((status = 200, body = SessionStats), NotFound, Malformed, Unavailable),
+)]
 pub async fn stats(
     State(server): State<Server>,
     Query(pairs): Query<Vec<(String, String)>>,
@@ -51,6 +89,23 @@ pub async fn stats(
 
 /// The named sessions as they are, then every change of one of them, or of any if none is named. Somebody waits for
 /// it, so the server stays as long as it is read.
+#[utoipa::path(
+    get, path = "/sessions/watch", tag = "sessions",
+    params(
+        (
+            "id" = Option<Vec<String>>,
+            Query,
+            description = "The sessions; none: all of them.",
+            max_items = 1000,
+        ),
+    ),
+    responses(
+        (status = 200, content_type = "text/event-stream", item_schema = ChangeFrame),
+        NotFound,
+        Malformed,
+        Unavailable,
+    ),
+)]
 pub async fn watch(
     State(server): State<Server>,
     Query(pairs): Query<Vec<(String, String)>>,
@@ -75,6 +130,12 @@ pub async fn watch(
     Ok(sent(changes.chain(stream::iter(Some(missed).filter(|text| !text.is_empty())))))
 }
 
+/// The sessions whose ID begins so, at most 1000.
+#[utoipa::path(
+    get, path = "/sessions/resolve", tag = "sessions",
+    params(("id_prefix" = String, Query, min_length = 1, description = "The first digits of an ID.")),
+    responses((status = 200, body = ResolvedIds), Malformed, Unavailable),
+)]
 pub async fn resolve(
     State(server): State<Server>,
     Query(pairs): Query<Vec<(String, String)>>,
@@ -89,20 +150,48 @@ pub async fn resolve(
     Ok(Json(ResolvedIds { ids: server.platform.resolve(prefix).await? }))
 }
 
+/// One session.
+#[utoipa::path(
+    get, path = "/sessions/{id}", tag = "sessions",
+    params(OfSession),
+    responses((status = 200, body = Session), NotFound, Malformed, Unavailable),
+)]
 pub async fn get(State(server): State<Server>, Named(id): Named) -> Result<Json<Session>> {
     Ok(Json(server.platform.session(&session_id(&id)?).await?))
 }
 
+/// Forgets an ended session.
+#[utoipa::path(
+    delete, path = "/sessions/{id}", tag = "sessions",
+    params(OfSession),
+    responses((status = 200, body = Empty), NotFound, Conflict, Malformed, Unavailable),
+)]
 pub async fn delete(State(server): State<Server>, Named(id): Named) -> Result<Json<Value>> {
     server.platform.delete_session(&session_id(&id)?).await?;
     Ok(Json(json!({})))
 }
 
+/// Ends a session: its processes are killed, its workspace is wiped. Ending it again changes nothing.
+#[utoipa::path(
+    post, path = "/sessions/{id}/end", tag = "sessions",
+    params(OfSession),
+    responses((status = 200, body = Session), NotFound, Malformed, Unavailable),
+)]
 pub async fn end(State(server): State<Server>, Named(id): Named) -> Result<Json<Session>> {
     Ok(Json(server.platform.end_session(&session_id(&id)?).await?))
 }
 
 /// A row a session, as each is done. A client that goes away stops it after those in flight.
+#[utoipa::path(
+    post, path = "/sessions/end", tag = "sessions",
+    request_body = EndMany,
+    responses(
+        (status = 200, content_type = "application/x-ndjson", item_schema = EndRow),
+        TooLarge,
+        Malformed,
+        Unavailable,
+    ),
+)]
 pub async fn end_many(State(server): State<Server>, Body(many): Body<EndMany>) -> Result<impl IntoResponse> {
     let lines = server.platform.end_many(many.ids, many.unless_active).map(|row| {
         let mut line = serde_json::to_vec(&row).map_err(std::io::Error::other)?;
@@ -113,18 +202,42 @@ pub async fn end_many(State(server): State<Server>, Body(many): Body<EndMany>) -
     Ok((CLOSE, kind, HttpBody::from_stream(lines)))
 }
 
+/// Makes a session ready for its next message.
+#[utoipa::path(
+    post, path = "/sessions/{id}/resume", tag = "sessions",
+    params(OfSession),
+    responses((status = 200, body = Session), NotFound, Conflict, Gone, Malformed, Unavailable),
+)]
 pub async fn resume(State(server): State<Server>, Named(id): Named) -> Result<impl IntoResponse> {
     Ok((CLOSE, Json(server.platform.resume_session(&session_id(&id)?).await?)))
 }
 
+/// Cancels the run that is going on, if there is one.
+#[utoipa::path(
+    post, path = "/sessions/{id}/cancel", tag = "runs",
+    params(OfSession),
+    responses((status = 200, body = Session), NotFound, Conflict, Gone, Malformed, Unavailable),
+)]
 pub async fn cancel(State(server): State<Server>, Named(id): Named) -> Result<Json<Session>> {
     Ok(Json(server.platform.cancel_session(&session_id(&id)?).await?))
 }
 
+/// The transcript of a session.
+#[utoipa::path(
+    get, path = "/sessions/{id}/messages", tag = "runs",
+    params(OfSession),
+    responses((status = 200, body = Transcript), NotFound, Malformed, Unavailable),
+)]
 pub async fn messages(State(server): State<Server>, Named(id): Named) -> Result<Json<Transcript>> {
     Ok(Json(Transcript { messages: server.platform.messages(&session_id(&id)?).await? }))
 }
 
+/// What was decided about the connections of a session.
+#[utoipa::path(
+    get, path = "/sessions/{id}/network", tag = "sessions",
+    params(OfSession),
+    responses((status = 200, body = EgressLog), NotFound, Malformed, Unavailable),
+)]
 pub async fn network(State(server): State<Server>, Named(id): Named) -> Result<Json<EgressLog>> {
     Ok(Json(EgressLog { entries: server.platform.egress(&session_id(&id)?).await? }))
 }

@@ -2,39 +2,49 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::{AgentId, AgentLimits, Network, Timestamp};
 
 /// An agent: a folder of code with a command that starts it. The fields from `revision` on are ours.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
     pub id: AgentId,
+    #[schema(pattern = "^[a-z][a-z0-9-]*$", max_length = 63)]
     pub name: String,
+    #[schema(required = true)]
     pub command: Option<String>,
     #[serde(default)]
+    #[schema(required = true)]
     pub environment_keys: Vec<String>,
     #[serde(default)]
+    #[schema(required = true)]
     pub required_secrets: Vec<String>,
     #[serde(default)]
+    #[schema(required = true)]
     pub deps_status: DepsStatus,
     #[serde(default)]
+    #[schema(required = true)]
     pub deps_error: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Counts the deployments, from 1.
     #[serde(default)]
+    #[schema(required = true, minimum = 1)]
     pub revision: u64,
-    /// SHA-256 over the unpacked tar stream and the configuration, hex: see [`SourceHash`].
+    /// SHA-256 over the unpacked tar stream and the configuration, hex: see `SourceHash`.
     #[serde(default)]
+    #[schema(required = true, pattern = "^[0-9a-f]{64}$")]
     pub source_hash: String,
     #[serde(default)]
+    #[schema(required = true)]
     pub network: Network,
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: AgentLimits,
 }
 
 /// How far an agent's dependencies are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DepsStatus {
     Building,
@@ -68,7 +78,7 @@ impl std::str::FromStr for DepsStatus {
 
 /// `config` of `POST /agents`: the parsed `superserve.yaml`, or what `deploy ENTRYPOINT` made up.
 /// Keys that we don't know are passed over, since the original's clients send some.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -82,6 +92,7 @@ pub struct AgentConfig {
     pub mode: Option<Mode>,
     /// The port of 127.0.0.1 on which an HTTP agent listens.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "port")]
+    #[schema(minimum = 1, maximum = 65535)]
     pub port: Option<u16>,
     /// Names of the secrets that must be set before it can run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -96,7 +107,7 @@ pub struct AgentConfig {
 }
 
 /// How an agent is talked to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Over its stdin and stdout.
@@ -137,7 +148,7 @@ fn is_default(limits: &AgentLimits) -> bool {
 }
 
 /// `GET /agents`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentList {
     pub agents: Vec<Agent>,
 }

@@ -1,11 +1,12 @@
 //! Who somebody is, and how a program without a browser logs in (RFC 8628).
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Scope, Timestamp};
 
 /// `GET /auth/me`: whom a token stands for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct User {
     pub id: String,
     /// The token's name as an address, which the old clients print.
@@ -20,14 +21,14 @@ pub struct User {
 }
 
 /// `GET /auth/validate`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Validation {
     pub valid: bool,
     pub user: User,
 }
 
 /// `POST /auth/device-code`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeviceCode {
     /// What the program polls with.
     pub device_code: String,
@@ -42,13 +43,13 @@ pub struct DeviceCode {
 }
 
 /// What `POST /auth/device-token` is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AskToken {
     pub device_code: String,
 }
 
 /// What it answers, always with 200: the old clients give up at anything else.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum DeviceAnswer {
     Granted {
@@ -62,7 +63,7 @@ pub enum DeviceAnswer {
 }
 
 /// Why there is no token, in the words of RFC 8628.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceError {
     AuthorizationPending,
@@ -72,7 +73,7 @@ pub enum DeviceError {
 }
 
 /// `POST /auth/device-approve`, ours: an owner's word on a code.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Decide {
     pub user_code: String,
     #[serde(default)]

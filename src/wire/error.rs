@@ -1,9 +1,10 @@
 //! What an answer with a status of 400 or more carries.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What went wrong, as a word that programs can test. Ours adds one to every error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// More than one thing matches.
@@ -82,13 +83,13 @@ impl ErrorCode {
 }
 
 /// The body of an error: a sentence that stands on its own, and what programs read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     pub detail: String,
     pub details: ErrorDetails,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorDetails {
     pub code: ErrorCode,
     /// What to do about it.

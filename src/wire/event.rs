@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{RunId, SessionId};
 
 /// One event. As JSON it is `{"type": …, "data": …}`; over SSE the type is the event's name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", content = "data")]
 pub enum RunEvent {
     #[serde(rename = "run.started")]
@@ -37,7 +38,7 @@ pub enum RunEvent {
 }
 
 /// Why a run failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunError {
     pub message: String,
     /// `timeout`, `startup_timeout`, `agent_exited`, `agent_crashed`, `interrupted`, `server_shutdown`, …

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Timestamp;
 use super::session::EndError;
@@ -14,7 +15,7 @@ const WORKSPACE: &[u8] = b"workspace";
 pub const EXECUTABLE: &str = "x-superserve-executable";
 
 /// One thing in a workspace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FileEntry {
     /// From the workspace's top, parts divided by `/`. What is not UTF-8 in it stands as U+FFFD.
     pub path: String,
@@ -34,7 +35,7 @@ pub struct FileEntry {
 }
 
 /// What sort of thing it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FileKind {
     File,
@@ -56,7 +57,7 @@ impl FileKind {
 }
 
 /// A line of a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum FileRow {
     Entry(FileEntry),

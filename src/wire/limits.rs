@@ -1,43 +1,54 @@
 //! What an agent's owner allows it: `limits` of its configuration.
 
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 /// Bounds on one session of an agent. What is not given has the server's default.
 ///
 /// In `superserve.yaml` a time is written `10m`, a size `512MiB`; either may be a plain number, of seconds or bytes,
 /// and is one over the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentLimits {
     /// How long a run may take, in seconds.
     #[serde(default, deserialize_with = "seconds", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 31622400)]
     pub run: Option<u64>,
     /// How many messages a session takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000000000)]
     pub turns: Option<u64>,
     /// How much the agent may say in one reply, in bytes.
     #[serde(default, deserialize_with = "bytes", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_125_899_906_842_624_i64)]
     pub reply: Option<u64>,
     /// How many processes and threads its sandbox may hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 4000000)]
     pub processes: Option<u64>,
     /// How much memory: of each process, and where the machine has control groups of all together, in bytes.
     #[serde(default, deserialize_with = "bytes", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 16777216, maximum = 1_125_899_906_842_624_i64)]
     pub memory: Option<u64>,
     /// How many files a process may hold open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 16, maximum = 1073741824)]
     pub open_files: Option<u64>,
     /// How large a file may be that a process writes, in bytes.
     #[serde(default, deserialize_with = "bytes", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 4096, maximum = 1_125_899_906_842_624_i64)]
     pub file_size: Option<u64>,
     /// How much `/workspace` and the home folder may hold together, in bytes.
     #[serde(default, deserialize_with = "bytes", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1048576, maximum = 1_125_899_906_842_624_i64)]
     pub workspace: Option<u64>,
     /// How many files and folders they may hold together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000000000)]
     pub files: Option<u64>,
     /// How much `/tmp` may hold, in bytes.
     #[serde(default, deserialize_with = "bytes", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1048576, maximum = 1_125_899_906_842_624_i64)]
     pub tmp: Option<u64>,
 }
 
@@ -230,6 +241,21 @@ mod tests {
             wrong(r#"{"memory":"1KiB"}"#).as_deref(),
             Some("limits.memory is 1 KiB, but must be at least 16 MiB")
         );
+    }
+
+    #[test]
+    fn the_schema_has_the_same_bounds() {
+        use utoipa::PartialSchema;
+        let schema = serde_json::to_value(AgentLimits::schema()).expect("a schema");
+        for (key, _, _, least, most) in AgentLimits::default().rows() {
+            let field = &schema["properties"][key];
+            assert_eq!(
+                (field["minimum"].as_u64(), field["maximum"].as_u64()),
+                (Some(least), Some(most)),
+                "{key}"
+            );
+        }
+        assert_eq!(schema["properties"].as_object().expect("fields").len(), 10);
     }
 
     #[test]

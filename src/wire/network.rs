@@ -9,6 +9,9 @@ use serde::de::Error as _;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use utoipa::openapi::schema::{AdditionalProperties, OneOfBuilder};
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::Timestamp;
 
@@ -112,6 +115,34 @@ impl fmt::Display for Network {
         self.rules().iter().try_for_each(|rule| write!(f, " {rule}"))
     }
 }
+
+impl PartialSchema for Network {
+    fn schema() -> RefOr<Schema> {
+        let words =
+            ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["none", "host", "allow"]));
+        let rule = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(
+                "`HOST[:PORT[,PORT…]]`, with ports 80 and 443 if none are named. A host is a name, `*.` and a name for all \
+                 below it, `*` for every name, an IPv4 address or network, or an IPv6 one in brackets.",
+            ))
+            .examples(["api.example.com", "*.example.org:8443", "10.0.0.0/8:5432"])
+            .min_length(Some(1));
+        let rules = ArrayBuilder::new().items(rule).min_items(Some(1)).max_items(Some(MOST_RULES));
+        let allow = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property("allow", rules)
+            .required("allow")
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+        Schema::OneOf(OneOfBuilder::new()
+            .item(words)
+            .item(allow)
+            .description(Some("What of the network an agent sees. `allow` alone means every name, at the ports of the web."))
+            .build()).into()
+    }
+}
+
+impl ToSchema for Network {}
 
 impl Serialize for Network {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -306,7 +337,7 @@ fn short(text: &str) -> String {
 }
 
 /// What was decided about one connection, or one name that was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Decision {
     Allowed,
@@ -323,18 +354,20 @@ impl Decision {
 }
 
 /// One decision about an agent's network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Egress {
     pub at: Timestamp,
     pub decision: Decision,
     /// The name that was asked for; the address, if it was none that a name stood for.
     pub host: String,
     /// None for a name that was refused before a connection could be made.
+    #[schema(required = true, minimum = 1, maximum = 65535)]
     pub port: Option<u16>,
     /// How many bytes the agent has sent and received. Written when the connection is over.
     pub sent: u64,
     pub received: u64,
     /// Why it was denied, or why an allowed connection failed.
+    #[schema(required = true)]
     pub reason: Option<String>,
 }
 
@@ -349,7 +382,7 @@ impl Egress {
 }
 
 /// `GET /sessions/{id}/network`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EgressLog {
     pub entries: Vec<Egress>,
 }

@@ -21,6 +21,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::OneOfBuilder;
+use utoipa::openapi::{Object, ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::{Status, Timestamp};
 
@@ -53,6 +56,19 @@ macro_rules! words {
                 }
             }
         }
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .description(Some(concat!("A ", $kind, ".")))
+                    .enum_values(Some(Self::ALL.iter().map(|known| known.as_str())))
+                    .build()
+                    .into()
+            }
+        }
+
+        impl ToSchema for $name {}
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,7 +141,7 @@ words!(
 );
 
 /// In which order a list comes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
     /// Latest activity first; no activity yet counts as created_at. Ties by ID.
@@ -137,12 +153,17 @@ pub enum Order {
 
 /// `GET /sessions`: which sessions, what of them, how many, in which order. Conditions hold together; several statuses
 /// mean any of them, and so do several agents.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct SessionQuery {
+    /// Any of these; `running` is an alias of `active`, `error` of `failed`.
+    #[param(required = false)]
     pub status: Vec<Status>,
     /// Agents' names or IDs; an unknown one is an error, not an empty list.
+    #[param(required = false, max_items = 100)]
     pub agent: Vec<String>,
     /// Agents' names as sessions show them, of deleted agents too; an unknown one fits no session.
+    #[param(required = false, max_items = 100)]
     pub agent_name: Vec<String>,
     /// In seconds. An active session is not idle.
     pub idle_longer_than: Option<u64>,
@@ -156,41 +177,65 @@ pub struct SessionQuery {
     /// Part of the title, any case (ASCII).
     pub title_contains: Option<String>,
     /// Only these fields, and the ID; none: all of them.
+    #[param(required = false, style = Form, explode = false)]
     pub fields: Vec<Field>,
     /// At most 1000; absent: 1000.
     pub limit: Option<u32>,
     /// Where an earlier page ended.
     pub cursor: Option<String>,
+    #[param(required = false)]
     pub order: Order,
 }
 
 /// What `GET /sessions/stats` tells of the sessions that a query's conditions hold for, besides how many there are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct StatsQuery {
+    #[param(required = false)]
     pub sum: Vec<Number>,
+    #[param(required = false)]
     pub min: Vec<Measure>,
+    #[param(required = false)]
     pub max: Vec<Measure>,
+    #[param(required = false)]
     pub count_by: Vec<Grouping>,
 }
 
 /// A smallest or a largest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Extreme {
     Count(u64),
     Moment(Timestamp),
 }
 
+/// The schema of smallest or largest ones by field.
+fn extremes() -> Object {
+    let null = ObjectBuilder::new().schema_type(Type::Null);
+    let extreme = OneOfBuilder::new().item(null).item(Extreme::schema()).build();
+    let fields = Measure::ALL.iter().map(|field| field.as_str());
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some("By field; null where there is none."))
+        .property_names(Some(
+            ObjectBuilder::new().schema_type(Type::String).enum_values(Some(fields)).build(),
+        ))
+        .additional_properties(Some(Schema::OneOf(extreme)))
+        .build()
+}
+
 /// The answer of `GET /sessions/stats`. What was not asked for is empty, and left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionStats {
     pub count: u64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sum: BTreeMap<Number, u64>,
     /// Null where there is none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(schema_with = extremes)]
     pub min: BTreeMap<Measure, Option<Extreme>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(schema_with = extremes)]
     pub max: BTreeMap<Measure, Option<Extreme>>,
     /// How many there are of each; what there is none of is left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

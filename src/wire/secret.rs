@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// A text that nobody may read by accident: it shows itself as `[secret]`, and its memory is wiped when it goes.
@@ -22,6 +24,21 @@ impl Secret {
     }
 }
 
+impl PartialSchema for Secret {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)))
+            .description(Some("A secret's value. It goes to the server and never comes back."))
+            .max_length(Some(MAX_VALUE))
+            .write_only(true)
+            .build()
+            .into()
+    }
+}
+
+impl ToSchema for Secret {}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
@@ -29,13 +46,14 @@ impl fmt::Debug for Secret {
 }
 
 /// `PATCH /agents/{id}/secrets`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SetSecrets {
+    /// By key.
     pub secrets: BTreeMap<String, Secret>,
 }
 
 /// What every call about secrets answers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SecretKeys {
     pub keys: Vec<String>,
 }

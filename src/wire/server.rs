@@ -1,11 +1,12 @@
 //! What a server says of itself.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Timestamp;
 
 /// How well an agent's process is kept apart from the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Isolation {
     /// Namespaces of its own, system folders read-only.
@@ -28,7 +29,7 @@ impl Isolation {
 }
 
 /// `GET /version`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Version {
     pub version: String,
     /// Names the build: another build of the same version counts as another version.
@@ -37,13 +38,13 @@ pub struct Version {
 }
 
 /// `GET /health`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     pub status: String,
 }
 
 /// `GET /server`: what `server status` shows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerInfo {
     pub pid: u32,
     pub socket: String,
@@ -59,9 +60,11 @@ pub struct ServerInfo {
     /// How many runs are going on.
     pub active_runs: u64,
     /// `None` while the machine refuses the sandbox.
+    #[schema(required = true)]
     pub isolation: Option<Isolation>,
     /// The sandbox's driver: `native`, `landlock`, `none`.
     #[serde(default)]
+    #[schema(required = true)]
     pub sandbox: Option<String>,
     /// Why the machine refuses the sandbox, or the best one, and the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +72,7 @@ pub struct ServerInfo {
 }
 
 /// `POST /server/stop`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StopServer {
     /// Refuse with `busy` if a run is going on.
     #[serde(default)]
@@ -77,7 +80,7 @@ pub struct StopServer {
 }
 
 /// `POST /server/gc`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Collect {
     /// Only count.
     #[serde(default)]
@@ -85,7 +88,7 @@ pub struct Collect {
 }
 
 /// What was let go of, or would be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Freed {
     pub dry_run: bool,
     /// Ended sessions that are forgotten.

@@ -5,11 +5,13 @@ use std::str::FromStr;
 
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::{AgentId, ErrorDetails, Field, Isolation, RunId, SessionId, Timestamp};
 
 /// Where a session stands. A closed set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// A run is going on.
@@ -75,7 +77,7 @@ impl FromStr for Status {
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     AgentDeleted,
@@ -95,19 +97,22 @@ impl EndReason {
 }
 
 /// A session. The fields up to `last_activity_at` are the original's, in the order of the page; the rest is ours.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Session {
     pub id: SessionId,
     pub agent_id: AgentId,
     #[serde(default)]
+    #[schema(required = true)]
     pub agent_name: Option<String>,
     pub status: Status,
     #[serde(default)]
+    #[schema(required = true)]
     pub title: Option<String>,
     /// How many messages the user has sent.
     pub message_count: u64,
     pub created_at: Timestamp,
     #[serde(default)]
+    #[schema(required = true)]
     pub last_activity_at: Option<Timestamp>,
     /// After how many idle seconds the agent's process is stopped; the session stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,7 +136,7 @@ pub struct Session {
 }
 
 /// What the end of a session has removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Receipt {
     /// Everything in its folders that was no folder itself: workspace, home, and what the server had put beside them.
     pub files: u64,
@@ -140,6 +145,7 @@ pub struct Receipt {
     /// The agent's processes that were there when it was ended.
     pub processes: u64,
     /// When the last byte was gone; none while the wipe goes on.
+    #[schema(required = true)]
     pub wiped_at: Option<Timestamp>,
 }
 
@@ -155,6 +161,23 @@ impl Receipt {
 pub struct Selected<'a> {
     pub session: &'a Session,
     pub fields: &'a [Field],
+}
+
+impl PartialSchema for Selected<'_> {
+    fn schema() -> RefOr<Schema> {
+        let mut schema = Session::schema();
+        if let RefOr::T(Schema::Object(session)) = &mut schema {
+            session.required = vec![Field::Id.as_str().to_owned()];
+            session.description = Some("A session of which only some fields are told.".to_owned());
+        }
+        schema
+    }
+}
+
+impl ToSchema for Selected<'_> {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Session::schemas(schemas);
+    }
 }
 
 impl Serialize for Selected<'_> {
@@ -198,7 +221,7 @@ pub enum SessionEvent {
     Deleted(SessionId),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 struct DeletedSession {
     id: SessionId,
 }
@@ -242,13 +265,17 @@ impl SessionEvent {
 }
 
 /// `POST /sessions`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CreateSession {
     /// The agent's ID; its name is accepted too.
+    #[schema(min_length = 1)]
     pub agent_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1000)]
     pub title: Option<String>,
+    /// At most a year.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 31536000)]
     pub idle_timeout_seconds: Option<u64>,
 }
 
@@ -256,8 +283,10 @@ pub struct CreateSession {
 pub const MAX_PROMPT: usize = 1 << 20;
 
 /// `POST /sessions/{id}/messages`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SendMessage {
+    /// At most 1 MiB, and not empty.
+    #[schema(min_length = 1, max_length = 1048576)]
     pub prompt: String,
     /// Ours: the ID of the run that it starts, made by the client, so that the same message can be sent again when a
     /// connection breaks: if that run has begun, its events are answered.
@@ -266,7 +295,7 @@ pub struct SendMessage {
 }
 
 /// A page of sessions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionPage {
     pub sessions: Vec<Session>,
     /// Given while there is more.
@@ -275,7 +304,7 @@ pub struct SessionPage {
 }
 
 /// A page of sessions of which only some fields are written.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SelectedPage<'a> {
     pub sessions: Vec<Selected<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -283,13 +312,13 @@ pub struct SelectedPage<'a> {
 }
 
 /// `GET /sessions/resolve`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResolvedIds {
     pub ids: Vec<SessionId>,
 }
 
 /// `POST /sessions/end`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EndMany {
     /// Whole IDs.
     pub ids: Vec<String>,
@@ -300,7 +329,7 @@ pub struct EndMany {
 }
 
 /// One line of the answer to `POST /sessions/end`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EndRow {
     pub id: String,
     pub ok: bool,
@@ -311,7 +340,7 @@ pub struct EndRow {
 }
 
 /// Why one session of many could not be ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EndError {
     pub message: String,
     #[serde(flatten)]
@@ -319,7 +348,7 @@ pub struct EndError {
 }
 
 /// Who said it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     Agent,
@@ -337,7 +366,7 @@ impl Role {
 }
 
 /// One entry of a session's transcript.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Message {
     pub role: Role,
     pub content: String,
@@ -349,7 +378,7 @@ pub struct Message {
 }
 
 /// `GET /sessions/{id}/messages`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Transcript {
     pub messages: Vec<Message>,
 }

@@ -4,11 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Timestamp;
 
 /// How much a token may do; each holds the ones before it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Look at agents and sessions, transcripts and files.
@@ -54,9 +55,10 @@ impl FromStr for Scope {
 }
 
 /// A token as it is shown: never the text that opens the door.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Token {
     /// `tok_` and 16 hex digits.
+    #[schema(pattern = "^tok_[0-9a-f]{16}$")]
     pub id: String,
     pub name: String,
     pub scope: Scope,
@@ -69,18 +71,20 @@ pub struct Token {
 }
 
 /// `POST /tokens`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CreateToken {
+    #[schema(min_length = 1, max_length = 64)]
     pub name: String,
     #[serde(default)]
     pub scope: Scope,
     /// After how many seconds it opens nothing any more; `None` is never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 3_162_240_000_i64)]
     pub expires_in: Option<u64>,
 }
 
 /// What `POST /tokens` answers: the one time that the text is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewToken {
     pub token: String,
     #[serde(flatten)]
@@ -88,7 +92,7 @@ pub struct NewToken {
 }
 
 /// `GET /tokens`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenList {
     pub tokens: Vec<Token>,
 }
