@@ -8,6 +8,8 @@ pub mod memory;
 pub mod clock;
 /// Steps at which a test has the server die.
 pub mod fault;
+/// What a running server counts.
+pub mod metrics;
 /// Every setting; the only reader of the environment.
 pub mod config;
 /// Where agents, sessions, runs and messages are kept.

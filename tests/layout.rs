@@ -7,19 +7,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module may use of ours. `daemon` and `cli` stand on top.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("wire", &[]),
     ("memory", &[]),
     ("clock", &[]),
     ("fault", &[]),
+    ("metrics", &[]),
     ("config", &["clock", "wire"]),
-    ("store", &["clock", "fault", "wire"]),
+    ("store", &["clock", "fault", "metrics", "wire"]),
     ("sandbox", &["fault", "wire"]),
     ("harness", &["sandbox", "wire"]),
     ("vault", &["wire"]),
     ("egress", &["wire"]),
-    ("platform", &["clock", "egress", "fault", "harness", "sandbox", "store", "vault", "wire"]),
-    ("server", &["clock", "platform", "wire"]),
+    ("platform", &["clock", "egress", "fault", "harness", "metrics", "sandbox", "store", "vault", "wire"]),
+    ("server", &["clock", "metrics", "platform", "wire"]),
     ("client", &["wire"]),
     ("render", &["wire"]),
     ("script", &["client", "clock", "config", "memory", "render", "wire"]),
@@ -34,10 +35,11 @@ const MAY_USE: [(&str, &[&str]); 17] = [
 ];
 
 /// Which crates only these modules may name.
-const CRATE_OWNERS: [(&str, &[&str]); 7] = [
+const CRATE_OWNERS: [(&str, &[&str]); 8] = [
     ("axum", &["server", "daemon"]),
     ("chacha20poly1305", &["vault"]),
     ("clap", &["cli"]),
+    ("prometheus_client", &["metrics"]),
     ("reqwest", &["client"]),
     ("rhai", &["script"]),
     ("rustyline", &["cli"]),

@@ -56,6 +56,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::harness;
+use crate::metrics::Metrics;
 use crate::sandbox::{Refusal, Sandbox};
 use crate::store::{Store, StoredSession};
 use crate::vault::Vault;
@@ -227,6 +228,11 @@ impl Platform {
         });
         let active_runs = self.0.going.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
         Activity { sessions, active_runs, live_agents: self.0.live_agents.load(Ordering::Relaxed) }
+    }
+
+    /// Where all that happens here is counted.
+    pub fn metrics(&self) -> &Metrics {
+        self.0.store.metrics()
     }
 
     /// How agents are kept apart from the machine, or why they can't be.

@@ -18,6 +18,7 @@ use super::workspace::{HISTORY, NODE_SHIM, PYTHON_SHIM, TURN};
 use super::{Error, Inner, command, dependencies, runtimes};
 use crate::egress::Egress;
 use crate::harness::{Address, Conversation, OpenError, Redaction};
+use crate::metrics::Start;
 use crate::sandbox::{Exit, Inside, Limits, Process, Sandbox, Spec, StartError, Tree};
 use crate::store::{Revision, StoredSession};
 use crate::wire::{Isolation, Network, Secret};
@@ -221,7 +222,10 @@ async fn launch(
     let mut spec =
         spec(inner, sandbox.as_ref(), stored, revision, turn, uid).map_err(|error| Failure::own(&error))?;
     add_secrets(&mut spec.env, secrets);
+    let begun = Instant::now();
     let started = sandbox.start(&spec).await;
+    let became = if started.is_ok() { Start::Started } else { Start::Failed };
+    inner.store.metrics().sandbox_start(became, begun.elapsed());
     spec.env.iter_mut().for_each(|(_, value)| value.zeroize());
     let process = started.map_err(|error| match error {
         StartError::Refused(refusal) => Failure::refused(&refusal),

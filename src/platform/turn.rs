@@ -18,6 +18,7 @@ use super::stream::{Broadcast, RunStream};
 use super::{Error, Inner, Result};
 use crate::fault;
 use crate::harness::{Output, TurnEnd};
+use crate::metrics::{Outcome as Became, RunTimer};
 use crate::sandbox::{Exit, Limits};
 use crate::store::{HistoryLine, NewRun, Revision, RunEnd, Store, StoredSession};
 use crate::wire::session::MAX_PROMPT;
@@ -40,6 +41,7 @@ pub struct Run {
     prompt: String,
     turn: u64,
     started: i64,
+    timer: RunTimer,
     going: Going,
     /// The number of its last event.
     number: u64,
@@ -109,6 +111,7 @@ impl Run {
     }
 
     fn take(&mut self, output: Output) {
+        self.timer.said();
         let event = match output {
             Output::Text(mut content) => {
                 // What is beyond the limit by a piece is cut off, so that the limit is one.
@@ -147,6 +150,11 @@ impl Run {
     /// The end of the run, with the session's new state.
     fn end(&mut self, now: i64, verdict: Verdict) -> RunEnd {
         let completed = matches!(verdict, Verdict::Completed(_));
+        self.timer.over(match verdict {
+            Verdict::Completed(_) => Became::Completed,
+            Verdict::Cancelled => Became::Cancelled,
+            Verdict::Failed(_) => Became::Failed,
+        });
         let (event, status, error) = match verdict {
             Verdict::Completed(status) => {
                 let duration_ms = u64::try_from(now.saturating_sub(self.started)).unwrap_or_default();
@@ -211,6 +219,7 @@ impl Actor {
         if self.inner.stop.is_cancelled() {
             return Err(Error::ShuttingDown);
         }
+        let timer = self.inner.store.metrics().run();
         let stored = self.usable().await?;
         if stored.session.status == Status::Active {
             return Err(Error::Busy(None));
@@ -261,6 +270,7 @@ impl Actor {
             prompt: prompt.to_owned(),
             turn,
             started,
+            timer,
             going,
             number: 1,
             reply: String::new(),

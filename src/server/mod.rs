@@ -7,6 +7,7 @@ mod agents;
 mod auth;
 mod error;
 mod files;
+mod metrics;
 mod openapi;
 mod page;
 mod request;
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -144,6 +145,7 @@ impl Server {
             .routes(routes!(auth::me))
             .routes(routes!(auth::validate))
             .routes(routes!(openapi::get))
+            .routes(routes!(metrics::get))
             .routes(routes!(status::server))
             .routes(routes!(agents::list, agents::deploy).layer(DefaultBodyLimit::max(MAX_ARCHIVE)))
             .routes(routes!(agents::get, agents::delete))
@@ -204,11 +206,16 @@ impl Server {
 /// its run, not as a request.
 async fn count(State(server): State<Server>, request: Request, next: Next) -> Response {
     let line = format!("{} {}", request.method(), asked(request.uri()));
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let begun = Instant::now();
     let under_way = server.busy();
     let response = next.run(request).await;
     drop(under_way);
-    tracing::info!(target: "request", "{line} {} {:.1}ms", response.status().as_u16(), begun.elapsed().as_secs_f64() * 1e3);
+    let (status, took) = (response.status().as_u16(), begun.elapsed());
+    let route = route.as_ref().map(MatchedPath::as_str);
+    server.platform.metrics().request(method.as_str(), route, status, took);
+    tracing::info!(target: "request", "{line} {status} {:.1}ms", took.as_secs_f64() * 1e3);
     response
 }
 

@@ -39,7 +39,8 @@ pub async fn send(
     Named(id): Named,
     Body(message): Body<SendMessage>,
 ) -> Result<Response> {
-    Ok(streamed(server.platform.send_as(&session_id(&id)?, &message.prompt, message.run_id).await?))
+    let events = server.platform.send_as(&session_id(&id)?, &message.prompt, message.run_id).await?;
+    Ok(streamed(&server, events))
 }
 
 /// The events of a session's latest run, from the first or after those that are known, then live until it ends.
@@ -75,7 +76,7 @@ pub async fn events(
         Some((run, number)) => event.run_id.as_str() != run || event.number > *number,
         None => true,
     };
-    Ok(streamed(events.filter(move |event| std::future::ready(is_new(event)))))
+    Ok(streamed(&server, events.filter(move |event| std::future::ready(is_new(event)))))
 }
 
 /// The run, and the place in it, that a `Last-Event-ID: <run_id>:<n>` names.
@@ -84,19 +85,20 @@ fn last_event_id(headers: &HeaderMap) -> Option<(String, u64)> {
     Some((run.to_owned(), number.parse().ok()?))
 }
 
-fn streamed(events: impl Stream<Item = NumberedEvent> + Send + 'static) -> Response {
-    sent(events.map(|event| sse::encode(&event)))
+fn streamed(server: &Server, events: impl Stream<Item = NumberedEvent> + Send + 'static) -> Response {
+    sent(server, events.map(|event| sse::encode(&event)))
 }
 
 /// Frames as an event stream that is never silent for long.
-pub(super) fn sent(frames: impl Stream<Item = String> + Send + 'static) -> Response {
-    let frames = stream::unfold(Box::pin(frames), |mut frames| async move {
+pub(super) fn sent(server: &Server, frames: impl Stream<Item = String> + Send + 'static) -> Response {
+    let open = server.platform.metrics().stream();
+    let frames = stream::unfold((Box::pin(frames), open), |(mut frames, open)| async move {
         let frame = match tokio::time::timeout(KEEP_ALIVE, frames.next()).await {
             Ok(Some(frame)) => frame,
             Ok(None) => return None,
             Err(_) => sse::KEEP_ALIVE.to_owned(),
         };
-        Some((Ok::<_, std::io::Error>(Bytes::from(frame)), frames))
+        Some((Ok::<_, std::io::Error>(Bytes::from(frame)), (frames, open)))
     });
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),

@@ -127,7 +127,7 @@ pub async fn watch(
         let _ = &waited_for;
         sse::encode_change(&event)
     });
-    Ok(sent(changes.chain(stream::iter(Some(missed).filter(|text| !text.is_empty())))))
+    Ok(sent(&server, changes.chain(stream::iter(Some(missed).filter(|text| !text.is_empty())))))
 }
 
 /// The sessions whose ID begins so, at most 1000.

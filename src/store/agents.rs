@@ -2,6 +2,7 @@
 
 use super::{Result, Store, parse, parse_json, signed, to_json, unsigned};
 use crate::fault;
+use crate::metrics::Operation;
 use crate::wire::agent::DepsStatus;
 use crate::wire::{Agent, AgentConfig, AgentId, Timestamp};
 
@@ -75,6 +76,7 @@ impl AgentRow {
 impl Store {
     /// Makes a deployment its agent's current revision, and the agent if there is none yet.
     pub async fn put_revision(&self, new: &NewRevision) -> Result<()> {
+        let _timed = self.timed(Operation::PutAgent);
         let mut transaction = self.write.begin().await?;
         sqlx::query(
             "INSERT INTO agents (id, name, revision, created_at, updated_at) VALUES ($1, $2, $3, $4, $4)
@@ -131,6 +133,7 @@ impl Store {
 
     /// The agent of this name or ID that is not deleted.
     pub async fn agent(&self, name_or_id: &str) -> Result<Option<Agent>> {
+        let _timed = self.timed(Operation::GetAgent);
         let row: Option<AgentRow> = sqlx::query_as(
             "SELECT a.id, a.name, a.revision, a.created_at, a.updated_at, r.command, r.config, r.source_hash,
              (SELECT json_group_array(key) FROM (SELECT key FROM secrets WHERE agent_id = a.id ORDER BY key)) AS secret_keys,

@@ -19,6 +19,7 @@ mod tokens;
 
 use sqlx::SqlitePool;
 
+use crate::metrics::{Metrics, Operation, Timer};
 use crate::wire::Timestamp;
 
 pub use agents::{NewRevision, Revision};
@@ -40,9 +41,20 @@ pub struct Store {
     write: SqlitePool,
     read: SqlitePool,
     changes: changes::Changes,
+    metrics: Metrics,
 }
 
 impl Store {
+    /// Where this store counts what it does, and whoever uses it.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Times an operation until the timer is dropped.
+    fn timed(&self, operation: Operation) -> Option<Timer<'_>> {
+        self.metrics.store(operation)
+    }
+
     /// Writes what is left and closes the file. Calls that come later fail.
     pub async fn close(&self) {
         self.read.close().await;

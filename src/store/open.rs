@@ -15,6 +15,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::changes::Changes;
 use super::{Result, Store, StoreError};
+use crate::metrics::Metrics;
 
 /// Append-only: a migration that was released is never changed.
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
@@ -76,7 +77,7 @@ impl Store {
             return Err(refused_migration(path, error));
         }
         let read = pool().max_connections(READERS).connect_lazy_with(connect.read_only(true));
-        Ok(Self { write, read, changes: Changes::new() })
+        Ok(Self { write, read, changes: Changes::new(), metrics: Metrics::default() })
     }
 }
 

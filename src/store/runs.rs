@@ -4,6 +4,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::{Result, Store, parse, parse_json, signed, to_json, unsigned};
 use crate::fault;
+use crate::metrics::Operation;
 use crate::wire::{
     EndReason, Message, NumberedEvent, Receipt, Role, RunEvent, RunId, SessionId, Status, Timestamp,
 };
@@ -158,6 +159,7 @@ impl Store {
     /// Begins a run: the session is active, the message is in the transcript, the events of earlier runs are gone.
     /// Answers with the number of the session's turn, from 1.
     pub async fn begin_run(&self, new: &NewRun) -> Result<u64> {
+        let _timed = self.timed(Operation::BeginRun);
         let mut transaction = self.write.begin().await?;
         sqlx::query("DELETE FROM events WHERE run_id IN (SELECT id FROM runs WHERE session_id = $1)")
             .bind(new.session.as_str())
@@ -191,6 +193,7 @@ impl Store {
 
     /// Stores events of a run that goes on.
     pub async fn append_events(&self, events: &[NumberedEvent]) -> Result<()> {
+        let _timed = self.timed(Operation::AppendEvents);
         let mut transaction = self.write.begin().await?;
         insert_events(&mut transaction, events).await?;
         fault::around("event.append", transaction.commit()).await?;
@@ -199,6 +202,7 @@ impl Store {
 
     /// Closes a run and puts its session into its new state.
     pub async fn finish_run(&self, end: &RunEnd) -> Result<()> {
+        let _timed = self.timed(Operation::FinishRun);
         let mut transaction = self.write.begin().await?;
         close_run(&mut transaction, end).await?;
         fault::around("run.finish", transaction.commit()).await?;
@@ -215,6 +219,7 @@ impl Store {
         receipt: &Receipt,
         at: i64,
     ) -> Result<()> {
+        let _timed = self.timed(Operation::EndSession);
         let mut transaction = self.write.begin().await?;
         if let Some(end) = run {
             close_run(&mut transaction, end).await?;
@@ -260,6 +265,7 @@ impl Store {
 
     /// At most `limit` events of a run after the first `after`.
     pub async fn events(&self, run: &RunId, after: u64, limit: u32) -> Result<Vec<NumberedEvent>> {
+        let _timed = self.timed(Operation::ReadEvents);
         let rows: Vec<(i64, String)> = sqlx::query_as(
             "SELECT number, event FROM events WHERE run_id = $1 AND number > $2 ORDER BY number LIMIT $3",
         )
@@ -298,6 +304,7 @@ impl Store {
 
     /// A session's transcript.
     pub async fn messages(&self, session: &SessionId) -> Result<Vec<Message>> {
+        let _timed = self.timed(Operation::ReadMessages);
         let rows: Vec<MessageRow> = sqlx::query_as(
             "SELECT role, content, at, run_id, partial FROM messages WHERE session_id = $1 ORDER BY seq",
         )

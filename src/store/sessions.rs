@@ -6,6 +6,7 @@ use sqlx::{QueryBuilder, Sqlite};
 use super::cursor::Cursor;
 use super::{Result, Store, parse, parse_json, signed, time, to_json, unsigned};
 use crate::fault;
+use crate::metrics::Operation;
 use crate::wire::{
     AgentId, EndReason, Field, Isolation, Order, Receipt, Session, SessionId, SessionPage, SessionQuery,
     Status, Timestamp,
@@ -271,6 +272,7 @@ fn list(query: &SessionQuery, agents: &[AgentId], now: i64, limit: u32) -> Resul
 impl Store {
     /// Makes a session, `pending`.
     pub async fn insert_session(&self, new: &NewSession) -> Result<()> {
+        let _timed = self.timed(Operation::CreateSession);
         fault::around(
             "session.insert",
             sqlx::query(
@@ -293,6 +295,7 @@ impl Store {
 
     /// One session.
     pub async fn session(&self, id: &SessionId) -> Result<Option<StoredSession>> {
+        let _timed = self.timed(Operation::GetSession);
         let row: Option<SessionRow> = QueryBuilder::<Sqlite>::new(SELECT)
             .push(" WHERE s.id = ")
             .push_bind(id.as_str())
@@ -305,6 +308,7 @@ impl Store {
     /// A page of sessions. `agents` are the query's agents, resolved; `now` is what idle times count to. The name of
     /// the agent, the title and the error are there only if the query asks for them.
     pub async fn sessions(&self, query: &SessionQuery, agents: &[AgentId], now: i64) -> Result<SessionPage> {
+        let _timed = self.timed(Operation::ListSessions);
         let limit = query.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
         let text: String =
             list(query, agents, now, limit + 1)?.build_query_scalar().fetch_one(&self.read).await?;
@@ -380,6 +384,7 @@ impl Store {
 
     /// Sets a session's status and forgets its error. Nothing else moves.
     pub async fn set_status(&self, id: &SessionId, status: Status) -> Result<()> {
+        let _timed = self.timed(Operation::SetStatus);
         fault::around(
             "session.resume",
             sqlx::query("UPDATE sessions SET status = $2, error = NULL WHERE id = $1 AND status <> 'ended'")

@@ -6,6 +6,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::sessions::conditions;
 use super::{Result, Store, unsigned};
+use crate::metrics::Operation;
 use crate::wire::{
     AgentId, Extreme, Grouping, Measure, Number, SessionQuery, SessionStats, StatsQuery, Timestamp,
 };
@@ -73,6 +74,7 @@ impl Store {
         now: i64,
         stats: &StatsQuery,
     ) -> Result<SessionStats> {
+        let _timed = self.timed(Operation::Stats);
         let mut transaction = self.read.begin().await?;
         let mut answer = read_totals(&mut transaction, query, agents, now, stats).await?;
         for by in &stats.count_by {
