@@ -75,6 +75,17 @@ impl Clock {
         Self { random: Arc::new(Random::Seeded { seed, count: AtomicU64::new(0) }), ..self }
     }
 
+    /// The same clock with a row of numbers of its own, so that what is taken from it moves no other's.
+    pub fn beside(&self) -> Self {
+        let random = match &*self.random {
+            Random::System => Random::System,
+            Random::Seeded { seed, .. } => {
+                Random::Seeded { seed: split_mix(!seed), count: AtomicU64::new(0) }
+            }
+        };
+        Self { time: self.time.clone(), random: Arc::new(random) }
+    }
+
     /// Milliseconds since the Unix epoch.
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the machine for the time")]
     pub fn now_millis(&self) -> i64 {
@@ -127,6 +138,17 @@ mod tests {
         assert_eq!(row, (0..4).map(|_| b.random()).collect::<Vec<_>>());
         assert_ne!(row[0], row[1]);
         assert_ne!(Clock::system().random(), Clock::system().random());
+    }
+
+    #[test]
+    fn a_row_beside_another_leaves_it_alone() {
+        let (clock, alone) = (Clock::system().seeded(7), Clock::system().seeded(7));
+        let beside = clock.beside();
+        let numbers: Vec<u128> = (0..4).map(|_| beside.random()).collect();
+        let row: Vec<u128> = (0..4).map(|_| clock.random()).collect();
+        assert_eq!(row, (0..4).map(|_| alone.random()).collect::<Vec<_>>());
+        assert!(numbers.iter().all(|number| !row.contains(number)));
+        assert_eq!(Clock::system().seeded(7).beside().random(), numbers[0]);
     }
 
     #[test]

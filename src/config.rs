@@ -30,6 +30,11 @@ pub const KEYS: &[Key] = &[
         about: "how long installing an agent's dependencies may take",
     },
     Key {
+        name: "log.format",
+        default: "text",
+        about: "how the server writes its log: `text`, or `json`, an object a line",
+    },
+    Key {
         name: "retention.ended",
         default: "30d",
         about: "how long ended sessions with their transcripts are kept before they are forgotten, or `never`",
@@ -160,6 +165,29 @@ impl SandboxChoice {
     }
 }
 
+/// How the server writes its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// Every word that a user may write.
+    pub const WORDS: [&'static str; 2] = ["text", "json"];
+
+    /// The format that this word names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
 /// A setting that makes no sense, or a machine that says too little.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -195,6 +223,7 @@ pub struct Config {
     /// Where all state lives. Absolute.
     pub home: PathBuf,
     pub sandbox: SandboxChoice,
+    pub log_format: LogFormat,
     /// How long the events of a run, and ended sessions, are kept; `None` is always.
     pub keep_events: Option<Duration>,
     pub keep_ended: Option<Duration>,
@@ -340,6 +369,12 @@ impl Settings {
                 "auto, native, bwrap, landlock or none",
                 SandboxChoice::Auto,
                 SandboxChoice::from_word,
+            )?,
+            log_format: self.read(
+                "log.format",
+                "text or json",
+                LogFormat::default(),
+                LogFormat::from_word,
             )?,
             keep_ended: self.read(
                 "retention.ended",

@@ -57,6 +57,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("run", "--single", "single_takes_one_turn"),
     ("script", "--check", "a_check_tells_all_that_is_wrong_and_runs_nothing"),
     ("scripts copy", "--force", "a_bundled_script_is_copied_to_be_changed"),
+    ("serve", "--log-format", "the_log_is_text_or_an_object_a_line"),
     ("serve", "--sandbox", "serve_takes_a_kind_of_sandbox"),
     ("serve", "--socket", "listens_where_it_is_told"),
     ("server logs", "--lines", "start_and_stop_say_so_and_may_be_said_twice"),
@@ -106,6 +107,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
 /// Setting, and the test that shows what it does.
 const SETTINGS: &[(&str, &str)] = &[
     ("dependencies.timeout", "an_installation_that_takes_too_long_is_stopped"),
+    ("log.format", "the_log_is_text_or_an_object_a_line"),
     ("retention.ended", "what_is_past_its_time_goes_and_nothing_else"),
     ("retention.events", "what_is_past_its_time_goes_and_nothing_else"),
     ("sandbox", "serve_takes_a_kind_of_sandbox"),

@@ -35,6 +35,7 @@ mod http_agents;
 mod limits;
 mod layout;
 mod lifecycle;
+mod log;
 mod metrics;
 mod network;
 mod openapi;

@@ -58,7 +58,8 @@ impl Document {
         let operation = self.operation(method, path);
         let told = &operation["responses"][answer.status.to_string()];
         assert!(told.is_object(), "{method} {path} may not answer {}: {answer:?}", answer.status);
-        let kind = answer.header("content-type").and_then(|kind| kind.split(';').next()).expect("a content type");
+        let kind =
+            answer.header("content-type").and_then(|kind| kind.split(';').next()).expect("a content type");
         let content = &told["content"][kind];
         assert!(content.is_object(), "{method} {path} may not answer {kind}: {told}");
         match kind {

@@ -12,7 +12,7 @@ use super::contexts::Choice;
 use super::login::{ContextCommand, Tokens};
 use super::scripts::{self, Catalog};
 use super::ui::Colour;
-use crate::config::{self, SandboxChoice};
+use crate::config::{self, LogFormat, SandboxChoice};
 use crate::daemon::Listen;
 use crate::script::header::{Header, Kind};
 use crate::script::{self, Arg as Value, Args, Options};
@@ -80,6 +80,7 @@ pub enum Invocation {
     ScriptsShow(String),
     Serve {
         socket: Option<PathBuf>,
+        log_format: Option<LogFormat>,
         sandbox: Option<SandboxChoice>,
         listen: Option<Listen>,
         public_url: Option<String>,
@@ -241,6 +242,13 @@ fn fixed() -> [Command; 15] {
                     .help("Listen on this Unix socket instead of the home's own"),
             )
             .args(listening())
+            .arg(
+                Arg::new("log-format")
+                    .long("log-format")
+                    .value_name("FORMAT")
+                    .value_parser(PossibleValuesParser::new(LogFormat::WORDS))
+                    .help("Write the log so, instead of as the setting log.format says"),
+            )
             .arg(sandbox()),
         needs_one(Command::new("server").about("The local server, which starts itself"))
             .subcommand(
@@ -556,6 +564,7 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
             });
             Invocation::Serve {
                 socket: path("socket"),
+                log_format: LogFormat::from_word(&text("log-format")),
                 sandbox: sandbox(),
                 listen,
                 public_url: leaf.get_one::<String>("public-url").cloned(),

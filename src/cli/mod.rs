@@ -206,9 +206,10 @@ fn dispatch(
             Some(command) => out(&command.script.text),
             None => Err(scripts::not_found(catalog, &name)),
         },
-        Invocation::Serve { socket, sandbox, listen, public_url, origins } => {
+        Invocation::Serve { socket, log_format, sandbox, listen, public_url, origins } => {
             login::local_only(&globals.choice, "serve")?;
             let mut config = config;
+            config.log_format = log_format.unwrap_or(config.log_format);
             config.public_url = public_url.or(config.public_url);
             if !origins.is_empty() {
                 config.cors = origins;

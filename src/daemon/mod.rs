@@ -5,6 +5,7 @@
 mod doctor;
 mod listen;
 mod lock;
+mod log;
 mod process;
 mod serve;
 mod throwaway;
@@ -332,6 +333,7 @@ mod tests {
     async fn a_server_is_gone_when_another_one_has_its_lock() {
         let home = tempfile::tempdir().expect("a home");
         let config = Config {
+            log_format: crate::config::LogFormat::default(),
             login_folder: None,
             api_url: None,
             api_key: None,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::listen::{Bound, Connections, Listen, ListenError};
 use super::lock::Lock;
-use super::{Report, START, private_folder, process, version};
+use super::{Report, START, log, private_folder, process, version};
 use crate::client::socket_address;
 use crate::config::{Config, SandboxChoice};
 use crate::harness::Limits;
@@ -116,7 +116,7 @@ pub fn serve(config: &Config, options: &Serve) -> Result<(), ServeError> {
     // Its memory holds secrets in the clear now and then: no core dump of it, and no look into it by other processes of its
     // user. It ends with the exec of the spawner.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    start_logging();
+    log::start(config.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(run(config, options));
     if let (true, Err(error)) = (options.background, &ended) {
@@ -407,15 +407,4 @@ fn report(report: &Report) -> io::Result<()> {
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-}
-
-fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::new("info");
-    // A log that can't be written, as on a full disk, is lost; telling that on stderr, the log itself, would panic.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .log_internal_errors(false)
-        .try_init();
 }

@@ -26,9 +26,8 @@ const SHORT: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 /// Bounds of what takes from milliseconds to minutes, in seconds.
-const LONG: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
-];
+const LONG: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
 /// The methods that a label tells apart; what is none of them, and a path that is no route, is this.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -151,9 +150,8 @@ impl Default for Metrics {
         let store: Family<Named, Times, fn() -> Times> = Family::new_with_constructor(|| Times::new(SHORT));
         let runs: Family<Became, Counter> = Family::default();
         let starts: Family<Became, Counter> = Family::default();
-        let became = |family: &Family<Became, Counter>, outcome| {
-            family.get_or_create_owned(&Became { outcome })
-        };
+        let became =
+            |family: &Family<Became, Counter>, outcome| family.get_or_create_owned(&Became { outcome });
         let mut inner = Inner {
             store: Operation::ALL
                 .iter()

@@ -94,7 +94,10 @@ mod tests {
         let mut text = String::new();
         encode(&mut text, &registry).expect("text");
         assert!(text.contains("a_bucket{le=\"0.01\"} 2\n"), "{text}");
-        assert!(text.contains("a_bucket{le=\"0.1\"} 3\n") && text.contains("a_bucket{le=\"+Inf\"} 4\n"), "{text}");
+        assert!(
+            text.contains("a_bucket{le=\"0.1\"} 3\n") && text.contains("a_bucket{le=\"+Inf\"} 4\n"),
+            "{text}"
+        );
         assert!(text.contains("a_count 4\n") && text.contains("a_sum 1.061\n"), "{text}");
         drop(times.start());
         let mut text = String::new();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use super::files::Work;
 use super::room::Known;
@@ -60,11 +61,17 @@ pub enum Command {
     },
 }
 
+/// A command with the request on whose behalf it is sent, so that what is logged names it.
+pub struct Letter {
+    pub command: Command,
+    pub span: Span,
+}
+
 /// A session's task.
 pub struct Actor {
     pub(super) inner: Arc<Inner>,
     pub(super) id: SessionId,
-    pub(super) mailbox: mpsc::UnboundedReceiver<Command>,
+    pub(super) mailbox: mpsc::UnboundedReceiver<Letter>,
     pub(super) agent: Option<Agent>,
     /// What is known of how full its folders are.
     pub(super) known: Known,
@@ -74,7 +81,7 @@ pub struct Actor {
 
 /// What the task woke up for.
 enum Woken {
-    Command(Option<Command>),
+    Letter(Option<Letter>),
     AgentGone,
     IdleTooLong,
     SettleAgain,
@@ -82,7 +89,7 @@ enum Woken {
 }
 
 impl Actor {
-    pub fn new(inner: Arc<Inner>, id: SessionId, mailbox: mpsc::UnboundedReceiver<Command>) -> Self {
+    pub fn new(inner: Arc<Inner>, id: SessionId, mailbox: mpsc::UnboundedReceiver<Letter>) -> Self {
         Self { inner, id, mailbox, agent: None, known: Known::default(), unsettled: None }
     }
 
@@ -90,8 +97,8 @@ impl Actor {
     pub async fn run(mut self) {
         while !self.has_left() {
             match self.wake().await {
-                Woken::Command(Some(command)) => self.obey(command).await,
-                Woken::Command(None) => break,
+                Woken::Letter(Some(Letter { command, span })) => self.obey(command).instrument(span).await,
+                Woken::Letter(None) => break,
                 Woken::AgentGone => {
                     tracing::info!(session = %self.id, "the agent has ended while it waited for a message");
                     self.kill_agent().await;
@@ -128,7 +135,7 @@ impl Actor {
         };
         tokio::select! {
             biased;
-            command = self.mailbox.recv() => Woken::Command(command),
+            letter = self.mailbox.recv() => Woken::Letter(letter),
             () = self.inner.stop.cancelled() => Woken::Stop,
             _ = gone => Woken::AgentGone,
             () = tokio::time::sleep_until(idle_until.unwrap_or_else(Instant::now)), if idle_until.is_some() =>
@@ -305,7 +312,7 @@ impl Actor {
     async fn wipe(&self, processes: u64) -> Result<Receipt> {
         let (layout, folder) = (self.inner.layout.clone(), self.inner.layout.session(&self.id).all);
         let place = folder.clone();
-        let mut wiping = tokio::spawn(blocking(move || layout.wipe(&folder)));
+        let mut wiping = tokio::spawn(blocking(move || layout.wipe(&folder)).in_current_span());
         let is_gone = || place.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
         let done = loop {
             match tokio::time::timeout(self.inner.options.wipe_within, &mut wiping).await {
@@ -322,13 +329,16 @@ impl Actor {
         };
         let Some(wiped) = done else {
             let (inner, id) = (self.inner.clone(), self.id.clone());
-            tokio::spawn(async move {
-                let Ok(Ok(wiped)) = wiping.await else { return };
-                let at = Timestamp::from_millis(inner.clock.now_millis());
-                if let Err(error) = inner.store.set_receipt(&id, &receipt(Some(wiped), Some(at))).await {
-                    tracing::warn!(session = %id, %error, "cannot note that a session is wiped");
+            tokio::spawn(
+                async move {
+                    let Ok(Ok(wiped)) = wiping.await else { return };
+                    let at = Timestamp::from_millis(inner.clock.now_millis());
+                    if let Err(error) = inner.store.set_receipt(&id, &receipt(Some(wiped), Some(at))).await {
+                        tracing::warn!(session = %id, %error, "cannot note that a session is wiped");
+                    }
                 }
-            });
+                .in_current_span(),
+            );
             return Ok(receipt(None, None));
         };
         if !is_gone() {

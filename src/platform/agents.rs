@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use futures_util::stream::{self, StreamExt};
+use tracing::Instrument;
 
 use super::archive::{self, Bounds};
 use super::plan::Plan;
@@ -56,7 +57,7 @@ impl Platform {
         command::argv(&line)?;
         // As a task of its own: a caller that goes away leaves no deployment half done.
         let platform = self.clone();
-        let done = self.0.tasks.spawn(async move { platform.put(upload, line).await });
+        let done = self.0.tasks.spawn(async move { platform.put(upload, line).await }.in_current_span());
         done.await.unwrap_or(Err(Error::Internal("deploying an agent")))
     }
 
@@ -195,7 +196,7 @@ impl Platform {
         }
         let id = self.agent(name_or_id).await?.id;
         let platform = self.clone();
-        let done = self.0.tasks.spawn(async move {
+        let deleting = async move {
             let _deploying = platform.0.deploying.lock().await;
             {
                 // No session of it is being made now, and none can be afterwards.
@@ -203,7 +204,8 @@ impl Platform {
                 platform.0.store.mark_agent_deleted(&id, platform.0.clock.now_millis()).await?;
             }
             platform.finish_deletion(&id).await
-        });
+        };
+        let done = self.0.tasks.spawn(deleting.in_current_span());
         done.await.unwrap_or(Err(Error::Internal("deleting an agent")))
     }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
 
 use super::failure::Failure;
 use super::plan::{Plan, WRITTEN, is_python, uv};
@@ -172,7 +173,7 @@ impl Inner {
         }
         let (inner, hash) = (self.clone(), hash.to_owned());
         let src = self.layout.revision(agent, number).join("src");
-        self.tasks.spawn(async move {
+        let installing = async move {
             // It keeps the server up, as an agent does.
             let _live = Live::new(&inner.live_agents);
             tracing::info!(dependencies = %hash, "installing dependencies");
@@ -199,7 +200,8 @@ impl Inner {
             if let Err(error) = Platform(inner.clone()).drop_unused_dependencies().await {
                 tracing::warn!(%error, "dependencies that nobody needs stay");
             }
-        });
+        };
+        self.tasks.spawn(installing.in_current_span());
         Ok(done)
     }
 

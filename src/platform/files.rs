@@ -322,8 +322,9 @@ fn steps<S: Send + 'static, T: Send + 'static>(
         if stop.is_cancelled() {
             return Some((Err(io::Error::other("the server is shutting down")), None));
         }
+        let span = tracing::Span::current();
         let stepped = tokio::task::spawn_blocking(move || {
-            let made = step(&mut state);
+            let made = span.in_scope(|| step(&mut state));
             (state, made)
         });
         match stepped.await {

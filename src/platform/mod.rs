@@ -53,6 +53,7 @@ use tokio::sync::{RwLock, mpsc, oneshot, watch as watch_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 
 use crate::clock::Clock;
 use crate::harness;
@@ -62,7 +63,7 @@ use crate::store::{Store, StoredSession};
 use crate::vault::Vault;
 use crate::wire::{AgentConfig, Isolation, Session, SessionId, Status, Timestamp};
 
-use actor::{Actor, Answer, Command};
+use actor::{Actor, Answer, Command, Letter};
 use device::Logins;
 use stream::Broadcast;
 use tokens::Uses;
@@ -150,7 +151,7 @@ struct Inner {
     sandbox: Result<Arc<dyn Sandbox>, Refusal>,
     clock: Clock,
     /// The mailboxes of the sessions in which something happens.
-    actors: Mutex<HashMap<SessionId, mpsc::UnboundedSender<Command>>>,
+    actors: Mutex<HashMap<SessionId, mpsc::UnboundedSender<Letter>>>,
     /// The runs that are going on.
     going: Mutex<HashMap<SessionId, Arc<Broadcast>>>,
     /// Where runs that are going on hear of what the network denies.
@@ -264,18 +265,19 @@ impl Platform {
     }
 
     fn post(&self, id: &SessionId, command: Command) -> Result<()> {
+        let letter = Letter { command, span: Span::current() };
         let mut actors = self.0.actors.lock().unwrap_or_else(PoisonError::into_inner);
-        let command = match actors.get(id) {
-            Some(mailbox) => match mailbox.send(command) {
+        let letter = match actors.get(id) {
+            Some(mailbox) => match mailbox.send(letter) {
                 Ok(()) => return Ok(()),
                 Err(unsent) => unsent.0,
             },
             None if self.0.stop.is_cancelled() => return Err(Error::ShuttingDown),
-            None => command,
+            None => letter,
         };
         let (mailbox, messages) = mpsc::unbounded_channel();
         // The receiver is right here.
-        let _ = mailbox.send(command);
+        let _ = mailbox.send(letter);
         actors.insert(id.clone(), mailbox);
         self.0.tasks.spawn(Actor::new(self.0.clone(), id.clone(), messages).run());
         Ok(())
@@ -321,5 +323,8 @@ fn millis(duration: Duration) -> i64 {
 
 /// Runs what blocks where it may.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Internal("working with files")))
+    let span = Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+        .await
+        .unwrap_or(Err(Error::Internal("working with files")))
 }

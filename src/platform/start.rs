@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Instrument;
 use zeroize::Zeroize;
 
 use super::failure::Failure;
@@ -138,7 +139,7 @@ pub async fn start(
         let (inner, stored, revision) = (inner.clone(), stored.clone(), revision.clone());
         async move { launch(&inner, &stored, &revision, turn, &secrets).await }
     };
-    let launched = starting.launch.insert(tokio::spawn(launch)).await;
+    let launched = starting.launch.insert(tokio::spawn(launch.in_current_span())).await;
     starting.launch = None;
     let Process { stdin, stdout, stderr, sockets, tree } = match launched {
         Ok(process) => process?,

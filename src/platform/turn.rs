@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
-use super::actor::{Actor, Answer, Command};
+use super::actor::{Actor, Answer, Command, Letter};
 use super::error::Holder;
 use super::failure::Failure;
 use super::files::do_work;
@@ -352,8 +353,9 @@ impl Actor {
             loop {
                 tokio::select! {
                     biased;
-                    Some(command) = mailbox.recv() => {
-                        if let Some(stop) = attend_command(inner, id, command, waiting, &cancel, &holder).await {
+                    Some(Letter { command, span }) = mailbox.recv() => {
+                        let attended = attend_command(inner, id, command, waiting, &cancel, &holder);
+                        if let Some(stop) = attended.instrument(span).await {
                             break Outcome::Stopped(stop);
                         }
                     }
@@ -583,7 +585,7 @@ impl Order {
             let actors = self.inner.actors.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(mailbox) = actors.get(&id) {
                 // One that leaves at this moment has made room already.
-                let _ = mailbox.send(Command::MakeRoom);
+                let _ = mailbox.send(Letter { command: Command::MakeRoom, span: Span::current() });
             }
         }
     }

@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::request_id;
 use crate::platform;
 use crate::wire::{ErrorBody, ErrorCode, ErrorDetails};
 
@@ -36,16 +37,23 @@ impl Failure {
 impl From<platform::Error> for Failure {
     fn from(error: platform::Error) -> Self {
         let code = error.code();
-        if code == ErrorCode::Internal {
-            tracing::error!("{error}");
+        // What the server says itself, as it goes away or refuses to run agents, needs no cause.
+        if code.status() >= 500 && !matches!(code, ErrorCode::ShuttingDown) {
+            tracing::error!(code = code.as_str(), "{}", with_causes(&error));
         }
         Self::new(code, error.to_string(), error.hint())
     }
 }
 
 impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
         let code = self.body.details.code;
+        if matches!(code, ErrorCode::Internal | ErrorCode::StoreUnavailable)
+            && let Some(id) = request_id::current()
+        {
+            // By which the server's owner finds the cause in its log.
+            self.body.detail = format!("{} (request {id})", self.body.detail);
+        }
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self.body)).into_response();
         let headers = response.headers_mut();
@@ -58,6 +66,21 @@ impl IntoResponse for Failure {
         }
         response
     }
+}
+
+/// An error and what it came from, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Many a sentence holds its cause already.
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line
 }
 
 /// No route has this path.
@@ -82,7 +105,10 @@ pub async fn no_method(request: Request) -> Response {
 }
 
 /// A handler panicked: a fault of ours, which must not take the server down.
-pub fn panicked(_: Box<dyn Any + Send>) -> Response {
+pub fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    tracing::error!(code = ErrorCode::Internal.as_str(), "a handler panicked: {text}");
     Failure::new(
         ErrorCode::Internal,
         "The server failed at this request",

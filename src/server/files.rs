@@ -14,6 +14,7 @@ use super::Server;
 use super::error::{Failure, Result};
 use super::openapi::{Conflict, Gone, Malformed, NotFound, OfSession, TooLarge, Unavailable};
 use super::request::{MAX_DISCARDED, session_id, value};
+use super::request_id::on_its_behalf;
 use crate::platform::{Error, MAX_FILE, too_large};
 use crate::wire::file::{EXECUTABLE, FileRow, decode};
 use crate::wire::{ErrorCode, FileEntry, SessionId};
@@ -183,7 +184,7 @@ fn streamed(
     mut headers: HeaderMap,
 ) -> Response {
     let busy = server.busy();
-    let pieces = pieces.map(move |piece| {
+    let pieces = on_its_behalf(pieces).map(move |piece| {
         let _ = &busy;
         piece.map(Bytes::from)
     });

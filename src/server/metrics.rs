@@ -15,7 +15,7 @@ use crate::wire::{ErrorCode, Grouping, SessionQuery, StatsQuery, Status};
     get, path = "/metrics", tag = "server",
     responses((status = 200, body = String, content_type = "text/plain"), Unavailable),
 )]
-pub async fn get(State(server): State<Server>) -> Result<impl IntoResponse> {
+pub async fn scrape(State(server): State<Server>) -> Result<impl IntoResponse> {
     let by_status = StatsQuery { count_by: vec![Grouping::Status], ..StatsQuery::default() };
     let stats = server.platform.session_stats(&SessionQuery::default(), &by_status).await?;
     let counts = stats.counts.get(&Grouping::Status);

@@ -11,6 +11,7 @@ mod metrics;
 mod openapi;
 mod page;
 mod request;
+mod request_id;
 mod runs;
 mod secrets;
 mod sessions;
@@ -60,6 +61,8 @@ pub struct Server {
     stop: CancellationToken,
     /// What describes the routes; there once they are made.
     document: Arc<OnceLock<String>>,
+    /// Where the IDs of requests come from.
+    request_ids: Clock,
 }
 
 /// What the server says of itself.
@@ -101,6 +104,7 @@ impl Server {
             Traffic { under_way: AtomicU64::new(0), started: Instant::now(), last: AtomicU64::new(0) };
         Self {
             platform,
+            request_ids: clock.beside(),
             clock,
             identity: Arc::new(identity),
             rates: Arc::new(access::Rates::new(door.rate)),
@@ -144,8 +148,8 @@ impl Server {
         let users = OpenApiRouter::new()
             .routes(routes!(auth::me))
             .routes(routes!(auth::validate))
-            .routes(routes!(openapi::get))
-            .routes(routes!(metrics::get))
+            .routes(routes!(openapi::document))
+            .routes(routes!(metrics::scrape))
             .routes(routes!(status::server))
             .routes(routes!(agents::list, agents::deploy).layer(DefaultBodyLimit::max(MAX_ARCHIVE)))
             .routes(routes!(agents::get, agents::delete))
@@ -198,6 +202,7 @@ impl Server {
         router
             .layer(CatchPanicLayer::custom(error::panicked))
             .layer(middleware::from_fn_with_state(self.clone(), count))
+            .layer(middleware::from_fn_with_state(self.clone(), request_id::identify))
             .with_state(self)
     }
 }
@@ -205,8 +210,7 @@ impl Server {
 /// Counts a request as under way until its answer's head is out, and logs it. A run's stream keeps the server up by
 /// its run, not as a request.
 async fn count(State(server): State<Server>, request: Request, next: Next) -> Response {
-    let line = format!("{} {}", request.method(), asked(request.uri()));
-    let method = request.method().clone();
+    let (method, path) = (request.method().clone(), asked(request.uri()));
     let route = request.extensions().get::<MatchedPath>().cloned();
     let begun = Instant::now();
     let under_way = server.busy();
@@ -215,7 +219,12 @@ async fn count(State(server): State<Server>, request: Request, next: Next) -> Re
     let (status, took) = (response.status().as_u16(), begun.elapsed());
     let route = route.as_ref().map(MatchedPath::as_str);
     server.platform.metrics().request(method.as_str(), route, status, took);
-    tracing::info!(target: "request", "{line} {status} {:.1}ms", took.as_secs_f64() * 1e3);
+    let millis = took.as_secs_f64() * 1e3;
+    tracing::info!(
+        target: "request",
+        { http.method = %method, http.path = path, http.route = route, http.status = status, http.millis = millis },
+        "{method} {path} {status} {millis:.1}ms"
+    );
     response
 }
 

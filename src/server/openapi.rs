@@ -27,7 +27,7 @@ const LINES: &str = "application/x-ndjson";
 
 /// What this API offers, in OpenAPI 3.2.
 #[utoipa::path(get, path = "/openapi.json", tag = "server", responses((status = 200, body = Object)))]
-pub async fn get(State(server): State<Server>) -> Result<impl IntoResponse> {
+pub async fn document(State(server): State<Server>) -> Result<impl IntoResponse> {
     let text = server
         .document
         .get()

@@ -12,6 +12,7 @@ use super::Server;
 use super::error::Result;
 use super::openapi::{Conflict, Gone, Malformed, NotFound, OfSession, RunFrame, TooLarge, Unavailable};
 use super::request::{Body, Named, parsed, session_id};
+use super::request_id::on_its_behalf;
 use crate::wire::{NumberedEvent, SendMessage, sse};
 
 /// How long a stream may be silent before a comment is sent; the old clients give up after 300 s.
@@ -92,7 +93,7 @@ fn streamed(server: &Server, events: impl Stream<Item = NumberedEvent> + Send + 
 /// Frames as an event stream that is never silent for long.
 pub(super) fn sent(server: &Server, frames: impl Stream<Item = String> + Send + 'static) -> Response {
     let open = server.platform.metrics().stream();
-    let frames = stream::unfold((Box::pin(frames), open), |(mut frames, open)| async move {
+    let frames = stream::unfold((Box::pin(on_its_behalf(frames)), open), |(mut frames, open)| async move {
         let frame = match tokio::time::timeout(KEEP_ALIVE, frames.next()).await {
             Ok(Some(frame)) => frame,
             Ok(None) => return None,

@@ -15,6 +15,7 @@ use super::openapi::{
     Unavailable,
 };
 use super::request::{Body, Named, session_id, session_query, stats_query, value, values};
+use super::request_id::on_its_behalf;
 use super::runs::sent;
 use crate::wire::network::EgressLog;
 use crate::wire::session::{EndMany, ResolvedIds, Selected, SelectedPage, Transcript};
@@ -193,7 +194,8 @@ pub async fn end(State(server): State<Server>, Named(id): Named) -> Result<Json<
     ),
 )]
 pub async fn end_many(State(server): State<Server>, Body(many): Body<EndMany>) -> Result<impl IntoResponse> {
-    let lines = server.platform.end_many(many.ids, many.unless_active).map(|row| {
+    let rows = on_its_behalf(server.platform.end_many(many.ids, many.unless_active));
+    let lines = rows.map(|row| {
         let mut line = serde_json::to_vec(&row).map_err(std::io::Error::other)?;
         line.push(b'\n');
         Ok::<_, std::io::Error>(Bytes::from(line))

@@ -11,6 +11,7 @@ use super::Server;
 use super::error::{Failure, Result};
 use super::openapi::{Conflict, Malformed, TooLarge, Unavailable};
 use super::request::Body;
+use super::request_id::on_its_behalf;
 use crate::wire::server::{Collect, Freed, StopServer};
 use crate::wire::{ErrorCode, Health, ServerInfo, Version};
 
@@ -65,7 +66,8 @@ pub async fn backup(State(server): State<Server>) -> Result<Response> {
     let pieces = server.platform.backup().await?.inspect(move |_| {
         let _ = &being_read;
     });
-    Ok(([(header::CONTENT_TYPE, "application/gzip")], HttpBody::from_stream(pieces)).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/gzip")], HttpBody::from_stream(on_its_behalf(pieces)))
+        .into_response())
 }
 
 /// Lets go of what is past its time.
