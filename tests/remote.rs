@@ -646,3 +646,48 @@ fn a_running_stream_is_told_that_the_server_ends() {
     assert_eq!(ended.status, 7, "{}", ended.stderr);
     assert!(ended.stdout.contains("server_shutdown"), "{}", ended.stdout);
 }
+
+#[test]
+fn a_script_speaks_to_several_servers_and_compares_them() {
+    let (one, two) = (Served::new(), Served::new());
+    let user = Test::new();
+    for (name, served) in [("one", &one), ("two", &two)] {
+        user.args(["context", "add", name, &served.url()]).any_stderr().run();
+        let token = served.token("user", "write");
+        user.args(["login", "--context", name, "--api-key", &token]).any_stderr().run();
+        served.test.deploy("echo");
+    }
+    let id = one.test.begin("echo", "hello");
+    two.test.create("echo");
+    two.test.create("echo");
+    let eval = |text: &str| user.args(["eval", text]).any_stdout().run().stdout;
+    assert_eq!(
+        eval(r#"`${at("one").list().len} ${at("two").list().len} ${at("local").list().len}`"#),
+        "1 2 0\n"
+    );
+    assert_eq!(
+        eval(r#"at("two").list(#{ status: "pending" }).len - at("one").list(#{ status: "pending" }).len"#),
+        "2\n"
+    );
+    // What a server gives belongs to it.
+    assert_eq!(eval(r#"at("one").list()[0].messages().len"#), "2\n");
+    assert_eq!(eval(r#"at("one").list()[0].send("again").text"#), "you said: again\n");
+    assert_eq!(eval(&format!(r#"at("one").get("{}").refresh().message_count"#, short(&id))), "2\n");
+    assert_eq!(eval(r#"let n = 0; for s in at("two").each() { n += s.files().len + 1; } n"#), "2\n");
+    user.args(["eval", r#"end([at("one").list()[0], at("two").list()[0]])"#])
+        .status(1)
+        .stderr_part("✗ these sessions are on several servers\n")
+        .run();
+    user.args(["eval", r#"at("one").end(at("two").list().to_array())"#])
+        .status(1)
+        .stderr_part("✗ these sessions are not on one\n")
+        .run();
+    assert_eq!(eval(r#"at("one").list().end().ok"#), "1\n");
+    assert_eq!(one.test.status_of(&id), "ended");
+    assert_eq!(eval(r#"end(at("two").list().to_array()).failed.len"#), "0\n");
+    user.args(["eval", r#"at("nobody").list().len"#])
+        .status(2)
+        .stderr_part("Context not found: no context is called 'nobody'")
+        .run();
+    user.args(["eval", r#"at("")"#]).status(2).any_stderr().run();
+}

@@ -41,6 +41,8 @@ pub struct Client {
     /// Ends in `/v1`.
     base: String,
     is_local: bool,
+    /// What a script calls the server, where it has named one.
+    name: Option<Arc<str>>,
     /// Held open while a long path is reached through it.
     _folder: Option<Arc<OwnedFd>>,
 }
@@ -54,7 +56,7 @@ impl Client {
         })?;
         let http = builder().unix_socket(address).no_proxy().tls_certs_only([]).build()?;
         let base = format!("http://{SOCKET}/v1");
-        Ok(Self { http, base, is_local: true, _folder: folder.map(Arc::new) })
+        Ok(Self { http, base, is_local: true, name: None, _folder: folder.map(Arc::new) })
     }
 
     /// A client of the server at this URL, such as `https://agents.example.com`. `token` goes to it and nowhere else: no
@@ -76,7 +78,25 @@ impl Client {
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
             .build()?;
-        Ok(Self { http, base: format!("{}/v1", url.trim_end_matches('/')), is_local: false, _folder: None })
+        Ok(Self {
+            http,
+            base: format!("{}/v1", url.trim_end_matches('/')),
+            is_local: false,
+            name: None,
+            _folder: None,
+        })
+    }
+}
+
+impl Client {
+    /// The same, under this name.
+    pub fn named(self, name: Arc<str>) -> Self {
+        Self { name: Some(name), ..self }
+    }
+
+    /// What a script calls the server; none is the one that a command speaks to.
+    pub fn name(&self) -> Option<Arc<str>> {
+        self.name.clone()
     }
 }
 

@@ -18,6 +18,7 @@ use super::progress::{self, Progress};
 use super::resolver::{Resolver, Sources};
 use super::runtime::{Passed, Runtime};
 use super::secrets;
+use super::server::{self, Server};
 use super::session::{self, Session};
 use super::sessions::{self, Sessions};
 use super::shell::{self, Ran};
@@ -87,6 +88,7 @@ fn types(engine: &mut Engine) {
         .register_type_with_name::<Progress>("Progress")
         .register_type_with_name::<Ran>("Ran")
         .register_type_with_name::<Reply>("Reply")
+        .register_type_with_name::<Server>("Server")
         .register_type_with_name::<Session>("Session")
         .register_type_with_name::<Sessions>("Sessions")
         .register_type_with_name::<Span>("Duration")
@@ -114,6 +116,8 @@ fn functions(engine: &mut Engine) {
         exported_module!(output::output_functions),
         exported_module!(column::column_functions),
         exported_module!(control::control_functions),
+        exported_module!(server::server_calls),
+        exported_module!(server::server_methods),
         exported_module!(text::text_functions),
         exported_module!(lists::agent_list),
         exported_module!(lists::agent_sequence),

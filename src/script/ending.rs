@@ -13,7 +13,7 @@ use super::runtime::{Change, Runtime};
 use super::sequence::List;
 use super::session::Session;
 use super::sessions::Sessions;
-use super::target::Target;
+use super::target::{self, Target};
 use super::value;
 use crate::client::{self, Client};
 use crate::wire::{EndRow, SessionId, Status};
@@ -75,7 +75,10 @@ pub fn one(runtime: &Runtime, target: Target) -> Result<Session, Failure> {
         let session = runtime.call(|client| async move {
             match &target {
                 Target::Session(session) => Ok(session.clone()),
-                Target::Text(text) => client.session(&client.resolve(text).await?).await.map(Session::from),
+                Target::Text(text) => {
+                    let session = client.session(&client.resolve(text).await?).await?;
+                    Ok(Session::of(session, client.name()))
+                }
             }
         })?;
         runtime.would(&format!("end {}", session.0.id.short()))?;
@@ -86,7 +89,7 @@ pub fn one(runtime: &Runtime, target: Target) -> Result<Session, Failure> {
         client.end_session(&id).await
     })?;
     runtime.changed(Change::EndSession);
-    Ok(session.into())
+    Ok(runtime.session(session))
 }
 
 /// Ends many in one request; a failure of one is a row. A session was chosen as it was listed: one that was not at work
@@ -97,6 +100,7 @@ pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
     if let Some(rows) = refused.collect::<Option<Vec<_>>>() {
         return Ok(Done::from(rows));
     }
+    let runtime = &target::on_one_server(runtime, &targets)?;
     let dry_run = runtime.options().dry_run;
     let rows = runtime.block_on(async {
         let client = runtime.client().await?;
@@ -131,13 +135,13 @@ pub fn many(runtime: &Runtime, targets: Vec<Target>) -> Result<Done, Failure> {
             // The same answer as success would give, without the call.
             for row in rows.iter_mut().filter(|row| row.error.is_none() && row.session.is_none()) {
                 if let Ok(id) = row.id.parse() {
-                    row.session = Some(client.session(&id).await?.into());
+                    row.session = Some(Session::of(client.session(&id).await?, client.name()));
                 }
             }
         } else if !ids.is_empty() {
             let ended = end_all(runtime, &client, &ids, &unless_active).await?;
             for row in rows.iter_mut().filter(|row| row.error.is_none()) {
-                fill(row, ended.get(&row.id));
+                fill(runtime, row, ended.get(&row.id));
             }
         }
         Ok(rows)
@@ -172,11 +176,11 @@ async fn end_all(
     Ok(ended)
 }
 
-fn fill(row: &mut DoneRow, ended: Option<&EndRow>) {
+fn fill(runtime: &Runtime, row: &mut DoneRow, ended: Option<&EndRow>) {
     match ended {
         Some(EndRow { ok: true, session, .. }) => {
             if let Some(session) = session {
-                row.session = Some(session.clone().into());
+                row.session = Some(runtime.session(session.clone()));
             }
         }
         Some(EndRow { error: Some(error), .. }) => {

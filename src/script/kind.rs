@@ -9,6 +9,7 @@ use super::duration::Span;
 use super::ending::{Done, DoneRow};
 use super::failure::Failure;
 use super::message::{Message, Reply};
+use super::server::Server;
 use super::session::Session;
 use super::sessions::Sessions;
 use super::shell::Ran;
@@ -27,7 +28,7 @@ pub struct Kind {
 }
 
 /// Every type that scripts meet, by the name that signatures have for it.
-fn named() -> [(TypeId, &'static str); 25] {
+fn named() -> [(TypeId, &'static str); 26] {
     [
         (TypeId::of::<()>(), "()"),
         (TypeId::of::<Agent>(), "Agent"),
@@ -47,6 +48,7 @@ fn named() -> [(TypeId, &'static str); 25] {
         (TypeId::of::<Moment>(), "Time"),
         (TypeId::of::<Ran>(), "Ran"),
         (TypeId::of::<Reply>(), "Reply"),
+        (TypeId::of::<Server>(), "Server"),
         (TypeId::of::<Session>(), "Session"),
         (TypeId::of::<Sessions>(), "Sessions"),
         (TypeId::of::<Span>(), "Duration"),

@@ -213,7 +213,7 @@ impl Listing {
         }
         let wanted = self.limit.filter(|_| self.rest == Condition::Always(true));
         let limit = wanted.and_then(|limit| u32::try_from(limit).ok()).map_or(PAGE, |limit| limit.min(PAGE));
-        let page = self.page(client, &Reader::default(), Order::Activity, limit, None).await?;
+        let page = self.page(client, &Reader::of(client.name()), Order::Activity, limit, None).await?;
         let whole = page.next_cursor.is_none() || wanted.is_some_and(|limit| page.sessions.len() >= limit);
         let mut sessions = page.sessions;
         sessions.retain(|session| self.fits(session));
@@ -230,7 +230,7 @@ impl Listing {
     /// All of them. They are asked for in the order of creation, since a session that becomes active between two pages
     /// would move in the other one; the first so many can be had in no order but their own.
     pub async fn whole(&self, client: &Client) -> client::Result<Vec<Session>> {
-        let reader = Reader::default();
+        let reader = Reader::of(client.name());
         let first = self.limit.filter(|_| self.rest == Condition::Always(true));
         let order = if first.is_some() { Order::Activity } else { Order::Created };
         let mut found = Vec::new();

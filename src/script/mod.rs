@@ -47,6 +47,7 @@ mod runtime;
 mod secret;
 mod secrets;
 mod sequence;
+mod server;
 mod session;
 mod sessions;
 mod shell;

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rhai::ImmutableString;
 use serde::Deserialize;
@@ -40,20 +41,23 @@ pub struct Owner {
     pub name: Option<String>,
     /// The name, or the ID if the server gave none.
     pub called: ImmutableString,
+    /// The server that a script has named to get the session; none is the one that a command speaks to.
+    pub server: Option<Arc<str>>,
 }
 
 impl Owner {
-    pub fn new(id: AgentId, name: Option<String>) -> Self {
+    pub fn new(id: AgentId, name: Option<String>, server: Option<Arc<str>>) -> Self {
         let called = name.as_deref().unwrap_or(id.as_str()).into();
-        Self { id, name, called }
+        Self { id, name, called, server }
     }
 }
 
-impl From<wire::Session> for Record {
-    fn from(session: wire::Session) -> Self {
+impl Record {
+    /// A session as this server has told it.
+    pub fn of(session: wire::Session, server: Option<Arc<str>>) -> Self {
         Self {
             id: session.id,
-            agent: Rc::new(Owner::new(session.agent_id, session.agent_name)),
+            agent: Rc::new(Owner::new(session.agent_id, session.agent_name, server)),
             status: session.status,
             end_reason: session.end_reason,
             isolation: session.isolation,
@@ -104,9 +108,15 @@ pub struct Reader {
     /// By their IDs.
     agents: RefCell<HashMap<String, Rc<Owner>>>,
     last: RefCell<Option<Rc<Owner>>>,
+    server: Option<Arc<str>>,
 }
 
 impl Reader {
+    /// Reads what this server answers; none is the one that a command speaks to.
+    pub fn of(server: Option<Arc<str>>) -> Self {
+        Self { server, ..Self::default() }
+    }
+
     /// A page as `GET /sessions` answers it.
     pub fn page(&self, json: &[u8]) -> serde_json::Result<Page> {
         #[derive(Deserialize)]
@@ -166,7 +176,7 @@ impl Reader {
             Some(owner) => owner,
             None => {
                 let agent_id = id.parse().map_err(E::custom)?;
-                let owner = Rc::new(Owner::new(agent_id, name.map(str::to_owned)));
+                let owner = Rc::new(Owner::new(agent_id, name.map(str::to_owned), self.server.clone()));
                 self.agents.borrow_mut().insert(id.to_owned(), owner.clone());
                 owner
             }

@@ -14,7 +14,7 @@ use super::suggestion;
 const BOOK: &str = "https://rhai.rs/book/";
 
 /// The groups in their order, each with what stands above it. Others follow by name, then the modules of `std/`.
-const GROUPS: [(&str, &str); 18] = [
+const GROUPS: [(&str, &str); 19] = [
     (
         GLOBAL,
         "Under their own names, everywhere; those about sessions can be written `sessions::name(…)` too.",
@@ -29,6 +29,7 @@ const GROUPS: [(&str, &str); 18] = [
          streams (`Stream`), which come a page at a time. `List` stands for whichever it is. A list asks the server when it \
          is looked at.",
     ),
+    ("Server", "A server that a script names with `at`, beside the one that its command speaks to."),
     ("Agent", "One deployed agent."),
     (DONE, "What `end` answers of many sessions: a list with a row (`DoneRow`) a session."),
     ("Reply", "What an agent answered to `send`."),
@@ -113,7 +114,7 @@ const INDEX: &str = "[ ]";
 const KINDS_OF_LISTS: [&str; 5] = ["Sessions", "Agents", "Done", "Array", "Stream"];
 
 /// The types whose first place in a call means that the function is theirs: `s.cancel()`.
-const TYPES: [(&str, &str); 15] = [
+const TYPES: [(&str, &str); 16] = [
     ("Agent", "Agent"),
     ("Agents", LISTS),
     ("Array", LISTS),
@@ -125,6 +126,7 @@ const TYPES: [(&str, &str); 15] = [
     ("Message", "Message"),
     ("Ran", FILES),
     ("Reply", "Reply"),
+    ("Server", "Server"),
     ("Session", "Session"),
     ("Sessions", LISTS),
     ("Stream", LISTS),

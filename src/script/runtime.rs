@@ -1,31 +1,39 @@
 //! What a running script shares with the functions that it calls: the way to the server, output, and how it was stopped.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rhai::{Dynamic, NativeCallContext};
 
 use super::failure::{Failure, Fallible};
 use super::fixture::World;
+use super::session::Session;
 use super::{Host, Options};
 use crate::client::{self, Client};
 use crate::memory;
 use crate::render::{self, Style};
-use crate::wire::Timestamp;
+use crate::wire::{self, Timestamp};
 
 /// Cheap to clone; every native function finds it in its call's context.
 #[derive(Clone)]
-pub struct Runtime(Rc<State>);
+pub struct Runtime {
+    state: Rc<State>,
+    /// The server that a script has named; none is the one that a command speaks to.
+    server: Option<Arc<str>>,
+}
 
 struct State {
     host: Host,
     /// Those of the host at first.
     options: Cell<Options>,
     tokio: OnceCell<tokio::runtime::Runtime>,
-    client: RefCell<Option<Client>>,
+    /// By the server's name.
+    clients: RefCell<HashMap<Option<Arc<str>>, Client>>,
     /// The code of `exit(code)`, once it was called.
     exit: Cell<Option<i32>>,
     args: RefCell<Dynamic>,
@@ -102,11 +110,11 @@ impl Runtime {
 
     /// The runtime of a script under test, if there is a `world`.
     pub fn in_world(host: Host, world: Option<Rc<dyn World>>) -> Self {
-        Self(Rc::new(State {
+        let state = State {
             options: Cell::new(host.options),
             host,
             tokio: OnceCell::new(),
-            client: RefCell::new(None),
+            clients: RefCell::default(),
             exit: Cell::new(None),
             args: RefCell::new(Dynamic::UNIT),
             output_error: RefCell::new(None),
@@ -116,32 +124,35 @@ impl Runtime {
             steps: Cell::new(0),
             last_step: Cell::new(u64::MAX),
             passed: Cell::new(None),
-        }))
+        };
+        Self { state: Rc::new(state), server: None }
     }
 
     /// A script begins: its time runs from now.
     pub fn begin(&self) {
-        self.0.passed.set(None);
-        self.0.steps.set(0);
-        self.0.last_step.set(u64::MAX);
-        self.0.deadline.set(self.0.host.limits.time.and_then(|time| Instant::now().checked_add(time)));
+        self.state.passed.set(None);
+        self.state.steps.set(0);
+        self.state.last_step.set(u64::MAX);
+        self.state
+            .deadline
+            .set(self.state.host.limits.time.and_then(|time| Instant::now().checked_add(time)));
     }
 
     /// The script has passed a limit, and is stopped: give the failure back.
     pub fn pass(&self, limit: Passed) -> Failure {
-        self.0.passed.set(Some(limit));
-        self.0.last_step.set(self.0.steps.get().saturating_add(LAST_STEPS));
+        self.state.passed.set(Some(limit));
+        self.state.last_step.set(self.state.steps.get().saturating_add(LAST_STEPS));
         Failure::Passed(limit)
     }
 
     /// The limit that the script has passed.
     pub fn passed(&self) -> Option<Passed> {
-        self.0.passed.get()
+        self.state.passed.get()
     }
 
     /// The same, once.
     pub fn take_passed(&self) -> Option<Passed> {
-        self.0.passed.take()
+        self.state.passed.take()
     }
 
     /// The runtime of the engine that made this call.
@@ -151,32 +162,52 @@ impl Runtime {
         })
     }
 
+    /// The same, on the server of this session.
+    pub fn of_session(context: &NativeCallContext, session: &Session) -> Fallible<Self> {
+        Ok(Self::of(context)?.at(session.server()))
+    }
+
+    /// The same, on the server of this name; none is the one that a command speaks to.
+    pub fn at(self, server: Option<Arc<str>>) -> Self {
+        Self { server, ..self }
+    }
+
+    /// The server that a script has named; none is the one that a command speaks to.
+    pub fn server(&self) -> Option<Arc<str>> {
+        self.server.clone()
+    }
+
+    /// A session as this runtime's server has told it.
+    pub fn session(&self, session: wire::Session) -> Session {
+        Session::of(session, self.server.clone())
+    }
+
     pub fn host(&self) -> &Host {
-        &self.0.host
+        &self.state.host
     }
 
     /// The world in which a test runs; `None` outside of tests.
     pub fn world(&self) -> Option<Rc<dyn World>> {
-        self.0.world.clone()
+        self.state.world.clone()
     }
 
     pub fn options(&self) -> Options {
-        self.0.options.get()
+        self.state.options.get()
     }
 
     /// From now on.
     pub fn set_options(&self, options: Options) {
-        self.0.options.set(options);
+        self.state.options.set(options);
     }
 
     /// Milliseconds since the Unix epoch.
     pub fn now(&self) -> i64 {
-        self.0.host.clock.now_millis()
+        self.state.host.clock.now_millis()
     }
 
     /// How texts on stdout are laid out.
     pub fn style(&self) -> Style {
-        let terminal = &self.0.host.terminal;
+        let terminal = &self.state.host.terminal;
         Style {
             width: terminal.width(),
             colour: terminal.out_colour(),
@@ -187,7 +218,7 @@ impl Runtime {
 
     /// Runs `work` to its end, or until Ctrl-C.
     pub fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let interrupt = self.0.host.interrupt.clone();
+        let interrupt = self.state.host.interrupt.clone();
         self.block_on_through(async move {
             tokio::select! {
                 biased;
@@ -203,7 +234,7 @@ impl Runtime {
         if self.passed().is_some() {
             return Err(Failure::Stopped);
         }
-        let deadline = self.0.deadline.get();
+        let deadline = self.state.deadline.get();
         let work = async move {
             let Some(deadline) = deadline else { return work.await };
             tokio::select! {
@@ -212,11 +243,11 @@ impl Runtime {
                 result = work => result,
             }
         };
-        let tokio = match self.0.tokio.get() {
+        let tokio = match self.state.tokio.get() {
             Some(tokio) => tokio,
             None => {
                 let made = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                self.0.tokio.get_or_init(|| made)
+                self.state.tokio.get_or_init(|| made)
             }
         };
         tokio.block_on(work)
@@ -224,18 +255,22 @@ impl Runtime {
 
     /// The client; connects at the first call, and at the first one after a pause.
     pub async fn client(&self) -> Result<Client, client::Error> {
-        let known = self.0.client.borrow().clone();
+        let known = self.state.clients.borrow().get(&self.server).cloned();
         if let Some(client) = known {
             return Ok(client);
         }
-        let client = self.0.host.connection.connect().await?;
-        *self.0.client.borrow_mut() = Some(client.clone());
+        let connection = &self.state.host.connection;
+        let client = match &self.server {
+            None => connection.connect().await?,
+            Some(name) => connection.at(name).await?.named(name.clone()),
+        };
+        self.state.clients.borrow_mut().insert(self.server.clone(), client.clone());
         Ok(client)
     }
 
     /// Says that time has passed, in which the server may have gone: the next call connects anew.
     pub fn paused(&self) {
-        self.0.client.take();
+        self.state.clients.take();
     }
 
     /// One call to the server.
@@ -248,26 +283,30 @@ impl Runtime {
 
     /// Writes to stdout as is. A reader that has gone ends the script quietly.
     pub fn out(&self, text: &str) -> Result<(), Failure> {
-        self.0.host.terminal.out(text).map_err(|error| {
+        self.state.host.terminal.out(text).map_err(|error| {
             if error.kind() == io::ErrorKind::BrokenPipe { self.exit(0) } else { Failure::from(error) }
         })
     }
 
     /// Writes bytes to stdout as they are.
     pub fn out_bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
-        self.0.host.terminal.out_bytes(bytes).map_err(|error| {
+        self.state.host.terminal.out_bytes(bytes).map_err(|error| {
             if error.kind() == io::ErrorKind::BrokenPipe { self.exit(0) } else { Failure::from(error) }
         })
     }
 
     /// Writes text that may come from the server to stdout: cleaned if that is a terminal.
     pub fn out_text(&self, text: &str) -> Result<(), Failure> {
-        if self.0.host.terminal.out_is_terminal() { self.out(&render::clean(text)) } else { self.out(text) }
+        if self.state.host.terminal.out_is_terminal() {
+            self.out(&render::clean(text))
+        } else {
+            self.out(text)
+        }
     }
 
     /// Writes JSON to stdout: on a terminal with escapes for what that would obey.
     pub fn out_json(&self, json: &str) -> Result<(), Failure> {
-        if self.0.host.terminal.out_is_terminal() {
+        if self.state.host.terminal.out_is_terminal() {
             self.out(&render::escape_json(json))
         } else {
             self.out(json)
@@ -279,18 +318,18 @@ impl Runtime {
         match self.out_text(text) {
             Ok(()) | Err(Failure::Stopped) => {}
             Err(error) => {
-                self.0.output_error.borrow_mut().get_or_insert(error.to_string());
+                self.state.output_error.borrow_mut().get_or_insert(error.to_string());
             }
         }
     }
 
     pub fn take_output_error(&self) -> Option<String> {
-        self.0.output_error.take()
+        self.state.output_error.take()
     }
 
     /// Writes text that may come from the server to stderr, cleaned.
     pub fn err(&self, text: &str) {
-        self.0.host.terminal.err(&render::clean(text));
+        self.state.host.terminal.err(&render::clean(text));
     }
 
     /// Tells what `--dry-run` withheld: on stdout, or on stderr if stdout is for JSON.
@@ -306,30 +345,30 @@ impl Runtime {
 
     /// Ends the script with this code, from any depth: give the failure back.
     pub fn exit(&self, code: i32) -> Failure {
-        self.0.exit.set(Some(code));
+        self.state.exit.set(Some(code));
         Failure::Stopped
     }
 
     pub fn take_exit(&self) -> Option<i32> {
-        self.0.exit.take()
+        self.state.exit.take()
     }
 
     /// Whether the engine must stop now; asked at its every step.
     pub fn is_stopped(&self) -> bool {
-        let steps = self.0.steps.get() + 1;
-        self.0.steps.set(steps);
-        if self.0.passed.get().is_none() {
+        let steps = self.state.steps.get() + 1;
+        self.state.steps.set(steps);
+        if self.state.passed.get().is_none() {
             self.look_at_limits(steps);
         }
-        steps > self.0.last_step.get()
-            || self.0.exit.get().is_some()
-            || self.0.host.interrupt.is_set()
-            || self.0.output_error.borrow().is_some()
+        steps > self.state.last_step.get()
+            || self.state.exit.get().is_some()
+            || self.state.host.interrupt.is_set()
+            || self.state.output_error.borrow().is_some()
     }
 
     /// Refuses what would take so many bytes at once, before it does.
     pub fn room(&self, bytes: u64) -> Result<(), Failure> {
-        if memory::held().saturating_add(bytes) > self.0.host.limits.memory {
+        if memory::held().saturating_add(bytes) > self.state.host.limits.memory {
             Err(self.pass(Passed::Memory))
         } else {
             Ok(())
@@ -337,29 +376,29 @@ impl Runtime {
     }
 
     fn look_at_limits(&self, steps: u64) {
-        let limits = &self.0.host.limits;
+        let limits = &self.state.host.limits;
         if steps > limits.operations {
             self.pass(Passed::Steps);
         } else if memory::held() > limits.memory {
             self.pass(Passed::Memory);
         } else if steps.is_multiple_of(STEPS_A_LOOK)
-            && self.0.deadline.get().is_some_and(|deadline| Instant::now() >= deadline)
+            && self.state.deadline.get().is_some_and(|deadline| Instant::now() >= deadline)
         {
             self.pass(Passed::Time);
         }
     }
 
     pub fn args(&self) -> Dynamic {
-        self.0.args.borrow().clone()
+        self.state.args.borrow().clone()
     }
 
     pub fn set_args(&self, args: Dynamic) {
-        *self.0.args.borrow_mut() = args;
+        *self.state.args.borrow_mut() = args;
     }
 
     /// Remembers that something was changed.
     pub fn changed(&self, change: Change) {
-        let mut changes = self.0.changes.borrow_mut();
+        let mut changes = self.state.changes.borrow_mut();
         match changes.iter_mut().find(|(known, _)| *known == change) {
             Some((_, count)) => *count += 1,
             None => changes.push((change, 1)),
@@ -368,7 +407,7 @@ impl Runtime {
 
     /// What was changed since this was last asked, as a sentence's part: `ended 3 sessions, sent 1 message`.
     pub fn take_changes(&self) -> String {
-        let changes = self.0.changes.take();
+        let changes = self.state.changes.take();
         changes.into_iter().map(|(change, count)| change.told(count)).collect::<Vec<_>>().join(", ")
     }
 }

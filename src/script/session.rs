@@ -1,6 +1,7 @@
 //! One session, as scripts hold it: its fields and what can be done with it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rhai::plugin::*;
 use rhai::{Array, ImmutableString, Map, NativeCallContext};
@@ -24,7 +25,19 @@ pub struct Session(pub Rc<Record>);
 
 impl From<wire::Session> for Session {
     fn from(session: wire::Session) -> Self {
-        Self(Rc::new(session.into()))
+        Self::of(session, None)
+    }
+}
+
+impl Session {
+    /// A session as this server has told it; none is the one that a command speaks to.
+    pub fn of(session: wire::Session, server: Option<Arc<str>>) -> Self {
+        Self(Rc::new(Record::of(session, server)))
+    }
+
+    /// The server that it is on, where a script has named one.
+    pub fn server(&self) -> Option<Arc<str>> {
+        self.0.agent.server.clone()
     }
 }
 
@@ -360,7 +373,9 @@ pub mod session_methods {
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn refresh(ctx: NativeCallContext, session: &mut Session) -> Fallible<Session> {
         let id = session.0.id.clone();
-        Runtime::of(&ctx)?.call(|client| async move { client.session(&id).await }).map(Session::from).at(&ctx)
+        let runtime = Runtime::of_session(&ctx, session)?;
+        let session = runtime.call(|client| async move { client.session(&id).await }).at(&ctx)?;
+        Ok(runtime.session(session))
     }
 
     /// The transcript: an array of messages, each with `.role` (`user` or `agent`), `.content`, `.at`, `.run_id`,
@@ -372,8 +387,9 @@ pub mod session_methods {
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn messages(ctx: NativeCallContext, session: &mut Session) -> Fallible<Array> {
         let id = session.0.id.clone();
-        let messages =
-            Runtime::of(&ctx)?.call(|client| async move { client.messages(&id).await }).at(&ctx)?;
+        let messages = Runtime::of_session(&ctx, session)?
+            .call(|client| async move { client.messages(&id).await })
+            .at(&ctx)?;
         Ok(messages.into_iter().map(|message| Dynamic::from(Message(Rc::new(message)))).collect())
     }
 
@@ -387,7 +403,9 @@ pub mod session_methods {
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn network(ctx: NativeCallContext, session: &mut Session) -> Fallible<Array> {
         let id = session.0.id.clone();
-        let entries = Runtime::of(&ctx)?.call(|client| async move { client.network(&id).await }).at(&ctx)?;
+        let entries = Runtime::of_session(&ctx, session)?
+            .call(|client| async move { client.network(&id).await })
+            .at(&ctx)?;
         Ok(entries.into_iter().map(|entry| Dynamic::from(decided(entry))).collect())
     }
 
@@ -399,7 +417,7 @@ pub mod session_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn cancel(ctx: NativeCallContext, session: &mut Session) -> Fallible<Session> {
-        let runtime = Runtime::of(&ctx)?;
+        let runtime = Runtime::of_session(&ctx, session)?;
         if runtime.options().dry_run {
             runtime.would(&format!("cancel the run of {}", session.0.id.short())).at(&ctx)?;
             return Ok(session.clone());
@@ -407,7 +425,7 @@ pub mod session_methods {
         let id = session.0.id.clone();
         let session = runtime.call(|client| async move { client.cancel_session(&id).await }).at(&ctx)?;
         runtime.changed(Change::CancelRun);
-        Ok(session.into())
+        Ok(runtime.session(session))
     }
 
     /// Forgets a session that has ended: its transcript is gone for good. Errors: `conflict` if it hasn't ended.
@@ -417,7 +435,7 @@ pub mod session_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn delete(ctx: NativeCallContext, session: &mut Session) -> Fallible<()> {
-        let runtime = Runtime::of(&ctx)?;
+        let runtime = Runtime::of_session(&ctx, session)?;
         if runtime.options().dry_run {
             return runtime.would(&format!("delete {}", session.0.id.short())).at(&ctx);
         }
@@ -436,7 +454,7 @@ pub mod session_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn send(ctx: NativeCallContext, session: &mut Session, text: &str) -> Fallible<Reply> {
-        converse::send(&Runtime::of(&ctx)?, session, text).at(&ctx)
+        converse::send(&Runtime::of_session(&ctx, session)?, session, text).at(&ctx)
     }
 
     /// The dialogue of `superserve run` and `superserve sessions resume`, until the user leaves it. Options: `prompt`
@@ -449,7 +467,7 @@ pub mod session_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn converse(ctx: NativeCallContext, session: &mut Session, options: Map) -> Fallible<()> {
-        let runtime = Runtime::of(&ctx)?;
+        let runtime = Runtime::of_session(&ctx, session)?;
         let dialogue = Dialogue::read(options, &runtime).at(&ctx)?;
         converse::converse(&runtime, With::Session(session), dialogue).at(&ctx)
     }

@@ -321,19 +321,42 @@ async fn get_session(client: Client, text: String) -> crate::client::Result<crat
     client.session(&id).await
 }
 
-fn resume_session(runtime: &Runtime, text: String) -> Result<Session, Failure> {
+/// The sessions that options choose.
+pub(super) fn listed(
+    ctx: &NativeCallContext,
+    runtime: &Runtime,
+    asked: listing::Options,
+) -> Fallible<Sessions> {
+    let mut sessions = Sessions::asked(runtime, asked.listing);
+    if let Some(test) = asked.condition {
+        sessions = sessions.keep(ctx, test, true)?;
+    }
+    if let Some(by) = asked.sort {
+        sessions = sorted(ctx, &sessions.list(ctx)?, &by.all(ctx, &sessions)?)?.into();
+    }
+    match asked.limit {
+        Some(limit) => sessions.take(ctx, limit),
+        None => Ok(sessions),
+    }
+}
+
+pub(super) fn get(runtime: &Runtime, text: String) -> Result<Session, Failure> {
+    runtime.call(|client| get_session(client, text)).map(|session| runtime.session(session))
+}
+
+pub(super) fn resume_session(runtime: &Runtime, text: String) -> Result<Session, Failure> {
     client::digits(&text)?;
     if runtime.options().dry_run {
         let session = runtime.call(|client| get_session(client, text))?;
         runtime.would(&format!("resume {}", session.id.short()))?;
-        return Ok(session.into());
+        return Ok(runtime.session(session));
     }
     let session = runtime.call(|client| async move {
         let id = client.resolve(&text).await?;
         client.resume_session(&id).await
     })?;
     runtime.changed(Change::ResumeSession);
-    Ok(session.into())
+    Ok(runtime.session(session))
 }
 
 fn last_session(runtime: &Runtime, agent: Option<String>) -> Result<Dynamic, Failure> {
@@ -345,7 +368,7 @@ fn last_session(runtime: &Runtime, agent: Option<String>) -> Result<Dynamic, Fai
         .sessions
         .into_iter()
         .next()
-        .map_or(Dynamic::UNIT, |session| Dynamic::from(Session::from(session))))
+        .map_or(Dynamic::UNIT, |session| Dynamic::from(runtime.session(session))))
 }
 
 /// Whose session is made.
@@ -372,7 +395,7 @@ pub fn create_session(runtime: &Runtime, whose: Whose, title: Option<String>) ->
     let wanted = CreateSession { agent_id: agent, title, idle_timeout_seconds: None };
     let session = runtime.call(|client| async move { client.create_session(&wanted).await })?;
     runtime.changed(Change::CreateSession);
-    Ok(session.into())
+    Ok(runtime.session(session))
 }
 
 /// Global functions, and the same in `sessions::`.
@@ -405,17 +428,7 @@ pub mod session_calls {
     pub fn list_some(ctx: NativeCallContext, options: Map) -> Fallible<Sessions> {
         let runtime = Runtime::of(&ctx)?;
         let asked = listing::Options::read(&ctx, options, runtime.now())?;
-        let mut sessions = Sessions::asked(&runtime, asked.listing);
-        if let Some(test) = asked.condition {
-            sessions = sessions.keep(&ctx, test, true)?;
-        }
-        if let Some(by) = asked.sort {
-            sessions = sorted(&ctx, &sessions.list(&ctx)?, &by.all(&ctx, &sessions)?)?.into();
-        }
-        match asked.limit {
-            Some(limit) => sessions.take(&ctx, limit),
-            None => Ok(sessions),
-        }
+        super::listed(&ctx, &runtime, asked)
     }
 
     /// The session with this ID: whole or any unique beginning, with or without `ses_`; `@last` and `@last:AGENT` too.
@@ -428,7 +441,7 @@ pub mod session_calls {
     pub fn get(ctx: NativeCallContext, id: &str) -> Fallible<Session> {
         client::digits(id).at(&ctx)?;
         let id = id.to_owned();
-        Runtime::of(&ctx)?.call(|client| get_session(client, id)).map(Session::from).at(&ctx)
+        super::get(&Runtime::of(&ctx)?, id).at(&ctx)
     }
 
     /// Makes a session ready for its next message, and gives it back. Errors: `ended`, `expired`, `busy`, `not_found`.
@@ -449,7 +462,7 @@ pub mod session_calls {
     /// ```
     #[rhai_fn(name = "resume", volatile, return_raw)]
     pub fn resume_this(ctx: NativeCallContext, session: Session) -> Fallible<Session> {
-        resume_session(&Runtime::of(&ctx)?, session.0.id.to_string()).at(&ctx)
+        resume_session(&Runtime::of_session(&ctx, &session)?, session.0.id.to_string()).at(&ctx)
     }
 
     /// Ends the session with this ID and wipes its workspace; gives the session as it is then. Ending one that has
@@ -470,7 +483,7 @@ pub mod session_calls {
     /// ```
     #[rhai_fn(name = "end", volatile, return_raw)]
     pub fn end_this(ctx: NativeCallContext, session: Session) -> Fallible<Session> {
-        ending::one(&Runtime::of(&ctx)?, Target::Session(session)).at(&ctx)
+        ending::one(&Runtime::of_session(&ctx, &session)?, Target::Session(session)).at(&ctx)
     }
 
     /// Ends all of these in one request. What couldn't be ended is told in the answer's rows: `.ok` counts those that

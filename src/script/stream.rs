@@ -93,7 +93,8 @@ struct Pages {
 impl Pages {
     fn new(runtime: Runtime, listing: Listing) -> Self {
         let is_last = listing.is_empty();
-        Self { runtime, listing, reader: Reader::default(), page: VecDeque::new(), cursor: None, is_last }
+        let reader = Reader::of(runtime.server());
+        Self { runtime, listing, reader, page: VecDeque::new(), cursor: None, is_last }
     }
 
     fn next(&mut self) -> Result<Option<Session>, Failure> {

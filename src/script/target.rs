@@ -3,6 +3,7 @@
 use rhai::Dynamic;
 
 use super::failure::Failure;
+use super::runtime::Runtime;
 use super::session::Session;
 use super::sessions::Sessions;
 use super::value;
@@ -14,6 +15,25 @@ pub enum Target {
     Session(Session),
     /// An ID or its beginning, as the user gave it.
     Text(String),
+}
+
+/// The runtime of the server on which all of these are; IDs are on the one that is asked. Error: they are on several.
+pub fn on_one_server(runtime: &Runtime, targets: &[Target]) -> Result<Runtime, Failure> {
+    let servers = targets.iter().map(|target| match target {
+        Target::Session(session) => session.server(),
+        Target::Text(_) => runtime.server(),
+    });
+    let mut servers: Vec<_> = servers.collect();
+    servers.sort();
+    servers.dedup();
+    match servers.len() {
+        0 => Ok(runtime.clone()),
+        1 => Ok(runtime.clone().at(servers.pop().flatten())),
+        _ => Err(Failure::hinted(
+            "these sessions are on several servers",
+            "Take those of one server at a time.",
+        )),
+    }
 }
 
 impl Target {

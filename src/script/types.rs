@@ -9,6 +9,7 @@ use super::duration::Span;
 use super::ending::{Done, DoneRow};
 use super::failure::Failure;
 use super::message::{Message, Reply};
+use super::server::Server;
 use super::session::Session;
 use super::sessions::Sessions;
 use super::shell::Ran;
@@ -33,6 +34,7 @@ pub enum Type {
     Message,
     Ran,
     Reply,
+    Server,
     Session,
     Sessions,
     Stream,
@@ -41,7 +43,7 @@ pub enum Type {
 }
 
 impl Type {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Agent,
         Self::Agents,
         Self::Array,
@@ -57,6 +59,7 @@ impl Type {
         Self::Message,
         Self::Ran,
         Self::Reply,
+        Self::Server,
         Self::Session,
         Self::Sessions,
         Self::Stream,
@@ -82,6 +85,7 @@ impl Type {
             Self::Message => "Message",
             Self::Ran => "Ran",
             Self::Reply => "Reply",
+            Self::Server => "Server",
             Self::Session => "Session",
             Self::Sessions => "Sessions",
             Self::Stream => "Stream",
@@ -113,6 +117,7 @@ impl Type {
             Self::Message => TypeId::of::<Message>(),
             Self::Ran => TypeId::of::<Ran>(),
             Self::Reply => TypeId::of::<Reply>(),
+            Self::Server => TypeId::of::<Server>(),
             Self::Session => TypeId::of::<Session>(),
             Self::Sessions => TypeId::of::<Sessions>(),
             Self::Stream => TypeId::of::<Stream>(),

@@ -15,7 +15,7 @@ use super::runtime::Runtime;
 use super::session::{OptionMap, Session};
 use super::sessions::Sessions;
 use super::suggestion;
-use super::target::Target;
+use super::target::{Target, on_one_server};
 use crate::client::{self, Client};
 use crate::wire::{self, SessionEvent, SessionId, Status};
 
@@ -183,11 +183,11 @@ impl Waiting {
     }
 
     /// Those that were reached, in the order in which they were named; why not, if there are too few.
-    fn ended(mut self, wanted: &Wanted, timed_out: bool) -> Result<Vec<Session>, Failure> {
+    fn ended(mut self, runtime: &Runtime, wanted: &Wanted, timed_out: bool) -> Result<Vec<Session>, Failure> {
         let others: Vec<&SessionId> = self.ids.iter().filter(|id| !self.reached.contains_key(id)).collect();
         if others.is_empty() || (wanted.any && !self.reached.is_empty()) {
             let reached = self.ids.iter().filter_map(|id| self.reached.remove(id));
-            return Ok(reached.map(Session::from).collect());
+            return Ok(reached.map(|session| runtime.session(session)).collect());
         }
         let state = wanted.until.word();
         if timed_out {
@@ -237,7 +237,7 @@ fn wait_for(runtime: &Runtime, targets: &[Target], wanted: &Wanted) -> Result<Ve
             runtime.would(&format!("wait until {names} {} {}", is_or_are(&ids), wanted.until.word()))?;
             let mut sessions = Vec::with_capacity(ids.len());
             for id in &ids {
-                sessions.push(client.session(id).await?.into());
+                sessions.push(runtime.session(client.session(id).await?));
             }
             return Ok(sessions);
         }
@@ -255,7 +255,7 @@ fn wait_for(runtime: &Runtime, targets: &[Target], wanted: &Wanted) -> Result<Ve
             }
         };
         drop(bar);
-        waiting.ended(wanted, timed_out)
+        waiting.ended(runtime, wanted, timed_out)
     })
 }
 
@@ -268,7 +268,8 @@ fn waited(ctx: &NativeCallContext, who: Dynamic, wanted: Result<Wanted, Failure>
     let wanted = wanted.at(ctx)?;
     let is_one = !who.is_array() && !who.is::<Sessions>();
     let targets = Target::read_all(who).at(ctx)?;
-    let mut reached = wait_for(&Runtime::of(ctx)?, &targets, &wanted).at(ctx)?;
+    let runtime = on_one_server(&Runtime::of(ctx)?, &targets).at(ctx)?;
+    let mut reached = wait_for(&runtime, &targets, &wanted).at(ctx)?;
     Ok(match (is_one, reached.len()) {
         (true, 1) => Dynamic::from(reached.remove(0)),
         _ => Dynamic::from(Sessions::from(reached)),

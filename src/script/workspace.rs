@@ -262,7 +262,7 @@ pub mod workspace_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn files(ctx: NativeCallContext, session: &mut Session) -> Fallible<Array> {
-        list(&Runtime::of(&ctx)?, session, "", false).at(&ctx)
+        list(&Runtime::of_session(&ctx, session)?, session, "", false).at(&ctx)
     }
 
     /// What is in a folder of the workspace; of a file itself. Errors: those of `files()`; `invalid` if the path leads out of
@@ -273,7 +273,7 @@ pub mod workspace_methods {
     /// ```
     #[rhai_fn(name = "files", pure, volatile, return_raw)]
     pub fn files_in(ctx: NativeCallContext, session: &mut Session, folder: &str) -> Fallible<Array> {
-        list(&Runtime::of(&ctx)?, session, folder, false).at(&ctx)
+        list(&Runtime::of_session(&ctx, session)?, session, folder, false).at(&ctx)
     }
 
     /// The same with options: `path`, and `recursive` for what is in the folders below as well. Errors: those of `files(folder)`,
@@ -288,7 +288,7 @@ pub mod workspace_methods {
         let mut options = OptionMap::new(options, "files", &["path", "recursive"]).at(&ctx)?;
         let path = options.text("path").at(&ctx)?.unwrap_or_default();
         let deep = options.flag("recursive").at(&ctx)?;
-        list(&Runtime::of(&ctx)?, session, &path, deep).at(&ctx)
+        list(&Runtime::of_session(&ctx, session)?, session, &path, deep).at(&ctx)
     }
 
     /// The text of a file of the workspace. Errors: `not_found`, `ended`, `expired`; `invalid` if it is no file, or the path leads
@@ -299,7 +299,7 @@ pub mod workspace_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn read(ctx: NativeCallContext, session: &mut Session, path: &str) -> Fallible<String> {
-        super::read(&Runtime::of(&ctx)?, session, path).at(&ctx)
+        super::read(&Runtime::of_session(&ctx, session)?, session, path).at(&ctx)
     }
 
     /// Writes a text as a file of the workspace, in place of what was there: whole or not at all. Folders on the way are made. A
@@ -311,7 +311,7 @@ pub mod workspace_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn write(ctx: NativeCallContext, session: &mut Session, path: &str, text: &str) -> Fallible<()> {
-        let runtime = Runtime::of(&ctx)?;
+        let runtime = Runtime::of_session(&ctx, session)?;
         if let Some(error) = client::not_in_workspace(path) {
             return Err(error).at(&ctx);
         }
@@ -331,7 +331,7 @@ pub mod workspace_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn download(ctx: NativeCallContext, session: &mut Session, path: &str, file: &str) -> Fallible<()> {
-        super::download(&Runtime::of(&ctx)?, session, path, file).at(&ctx)
+        super::download(&Runtime::of_session(&ctx, session)?, session, path, file).at(&ctx)
     }
 
     /// Puts a file from here into the workspace, whatever it holds, as of `write`; one that may be run can be run there. With
@@ -343,7 +343,7 @@ pub mod workspace_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn upload(ctx: NativeCallContext, session: &mut Session, file: &str, path: &str) -> Fallible<()> {
-        super::upload(&Runtime::of(&ctx)?, session, file, path).at(&ctx)
+        super::upload(&Runtime::of_session(&ctx, session)?, session, file, path).at(&ctx)
     }
 
     /// Keeps the session as a file here, in place of what was there: an archive (tar, gzipped) of its record
@@ -377,7 +377,7 @@ pub mod workspace_methods {
         file: &str,
         options: Map,
     ) -> Fallible<Map> {
-        let runtime = Runtime::of(&ctx)?;
+        let runtime = Runtime::of_session(&ctx, session)?;
         let mut options = OptionMap::new(options, "archive", &["fresh", "settled"]).at(&ctx)?;
         let is_new = options.flag("fresh").at(&ctx)?;
         let settled = options.flag("settled").at(&ctx)?;
