@@ -18,6 +18,7 @@ mod test;
 
 mod agents;
 mod bad_input;
+mod browser;
 mod bundled_scripts;
 mod cancel;
 mod completions;

@@ -56,7 +56,11 @@ pub fn request(test: &Test, method: &str, path: &str, body: Option<&str>) -> Ans
 
 /// The same, leaving it to the server whether the connection is closed.
 pub fn keep_alive(test: &Test, method: &str, path: &str, body: Option<&str>) -> Answer {
-    let mut stream = send(test, method, path, body, "keep-alive");
+    read_whole(send(test, method, path, body, "keep-alive"))
+}
+
+/// Reads an answer until it is whole, whether or not its connection is closed then.
+fn read_whole(mut stream: impl Read) -> Answer {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     while !is_whole(&bytes) {
@@ -103,7 +107,7 @@ pub fn over_tcp(address: &str, method: &str, path: &str, headers: &[(&str, &str)
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     let _ = stream.write_all(format!("{head}\r\n{body}").as_bytes());
-    read(stream)
+    read_whole(stream)
 }
 
 /// Reads an answer until its connection is closed.
@@ -121,7 +125,7 @@ fn split(bytes: &[u8]) -> Option<(String, &[u8])> {
 fn is_whole(bytes: &[u8]) -> bool {
     let Some((head, body)) = split(bytes) else { return false };
     let head = head.to_lowercase();
-    match head.lines().find_map(|line| line.strip_prefix("content-length: ")) {
+    match head.lines().find_map(|line| line.strip_prefix("content-length:")) {
         Some(length) => body.len() >= length.trim().parse().expect("a length"),
         None => body.ends_with(b"0\r\n\r\n"),
     }
