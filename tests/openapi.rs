@@ -56,6 +56,7 @@ impl Document {
     #[track_caller]
     fn fits(&self, method: &str, path: &str, answer: &Answer) {
         let operation = self.operation(method, path);
+        assert!(answer.header("x-request-id").is_some(), "{answer:?}");
         let told = &operation["responses"][answer.status.to_string()];
         assert!(told.is_object(), "{method} {path} may not answer {}: {answer:?}", answer.status);
         let kind =
@@ -282,6 +283,7 @@ fn the_document_is_whole() {
                 response["description"].as_str().is_some_and(|text| !text.is_empty()),
                 "{place} {status}"
             );
+            assert!(response["headers"]["X-Request-Id"].is_object(), "{place} {status}");
             if status.as_str() >= "400" {
                 let body = &response["content"]["application/json"]["schema"]["$ref"];
                 assert_eq!(body, "#/components/schemas/ErrorBody", "{place} {status}");

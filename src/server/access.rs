@@ -18,6 +18,7 @@ use tower_http::cors::CorsLayer;
 
 use super::Server;
 use super::error::{Failure, Result};
+use super::request_id;
 use crate::wire::{ErrorCode, Scope, Token};
 
 /// How often somebody without a good token may ask, a second and at once.
@@ -250,7 +251,7 @@ impl Door {
                 .allow_origin(origins)
                 .allow_methods(methods)
                 .allow_headers(asked)
-                .expose_headers([header::RETRY_AFTER])
+                .expose_headers([header::RETRY_AFTER, request_id::HEADER])
                 .max_age(Duration::from_secs(3600)),
         )
     }

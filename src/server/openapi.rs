@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn, PathItem};
 use utoipa::openapi::schema::{AnyOfBuilder, Schema};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{OpenApiVersion, Ref, RefOr};
+use utoipa::openapi::{HeaderBuilder, OpenApiVersion, Ref, RefOr};
 use utoipa::{IntoParams, IntoResponses, OpenApi, PartialSchema, ToSchema, openapi};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -108,6 +108,13 @@ fn complete(operation: &mut Operation, needed: Option<Scope>) {
     }
     for response in responses.values_mut() {
         let RefOr::T(response) = response else { continue };
+        let id = HeaderBuilder::new()
+            .schema(Some(String::schema()))
+            .description(Some(
+                "What the server's log calls the request: as it called itself, if that is sane.",
+            ))
+            .build();
+        response.headers.insert("X-Request-Id".to_owned(), id.into());
         if response.description.is_empty() {
             response.description = "Done.".to_owned();
         }

@@ -12,7 +12,7 @@ use tracing::{Instrument, Span};
 use super::Server;
 
 /// The header that carries it, in both directions.
-const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest that is taken over, in characters.
 const LONGEST: usize = 64;
 
