@@ -50,6 +50,7 @@ pub mod server_calls {
 }
 
 /// What can be asked of a server.
+#[expect(clippy::unwrap_used, reason = "the macro writes them, of arguments whose types it has checked")]
 #[export_module]
 pub mod server_methods {
     /// What it is called.
