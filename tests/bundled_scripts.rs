@@ -79,6 +79,7 @@ fn cases() -> BTreeMap<&'static str, Vec<(&'static [&'static str], &'static str)
                 (&["echo"], ""),
             ],
         ),
+        ("sessions/attach", vec![(&["ID"][..], ""), (&["ID", "--json"], ""), (&["zzzz"], "")]),
         (
             "sessions/cancel",
             vec![

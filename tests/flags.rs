@@ -66,6 +66,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("sessions list", "--status", "takes_a_status_or_its_alias_in_any_case"),
     ("sessions list", "--where", "takes_an_expression"),
     ("", "-y", "questions_never_hang"),
+    ("sessions attach", "--follow", "follows_every_run_until_the_session_ends"),
     ("sessions cancel", "--agent", "forgetting_and_cancelling_take_conditions_too"),
     ("sessions cancel", "--limit", "forgetting_and_cancelling_take_conditions_too"),
     ("sessions cancel", "--sort", "forgetting_and_cancelling_take_conditions_too"),

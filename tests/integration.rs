@@ -55,6 +55,7 @@ mod secrets;
 mod seed;
 mod server;
 mod session_files;
+mod sessions_attach;
 mod sessions_end;
 mod sessions_get;
 mod sessions_list;

@@ -30,6 +30,7 @@ const BUNDLED: &[(&str, &str)] = bundled![
     "secrets/delete",
     "secrets/list",
     "secrets/set",
+    "sessions/attach",
     "sessions/cancel",
     "sessions/delete",
     "sessions/end",

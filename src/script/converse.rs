@@ -1,20 +1,16 @@
 //! Messages to an agent and its replies: quietly, and as the dialogue of `run` and `resume`.
 
 use rhai::Map;
-use serde_json::Value;
 
 use super::Line;
 use super::agents::Agent;
-use super::duration::Span;
 use super::failure::Failure;
 use super::message::Reply;
-use super::output;
 use super::runtime::{Change, Runtime};
+use super::screen::{self, Ended, Screen, cancelled, failed, tell};
 use super::session::{OptionMap, Session};
 use super::sessions::{Whose, create_session};
 use crate::client;
-use crate::render::{self, Cleaner, clean_line};
-use crate::wire::event::RunError;
 use crate::wire::session::MAX_PROMPT;
 use crate::wire::{RunEvent, RunId, SessionId};
 
@@ -98,11 +94,7 @@ pub fn converse(runtime: &Runtime, with: With<'_>, dialogue: Dialogue) -> Result
         && dialogue.resumed
         && !dialogue.json
     {
-        let title = match clean_line(&session.title()) {
-            title if title.is_empty() => "Untitled".to_owned(),
-            title => format!("\"{title}\""),
-        };
-        runtime.err(&format!("Resumed: {title} ({})\n\n", session.agent()));
+        runtime.err(&format!("Resumed: {}\n\n", screen::called(session)));
     }
     let asks = terminal.in_is_terminal();
     let goes_on = !dialogue.single && (asks || dialogue.prompt.is_none());
@@ -220,34 +212,6 @@ fn stop(runtime: &Runtime) -> Failure {
     Failure::Stopped
 }
 
-fn cancelled() -> Failure {
-    Failure::Run { message: "the run was cancelled".into(), code: Some("cancelled".into()), stderr: None }
-}
-
-fn failed(error: RunError) -> Failure {
-    Failure::Run { message: error.message, code: error.code, stderr: error.stderr }
-}
-
-/// A failed run, where the dialogue goes on after it.
-fn tell(runtime: &Runtime, error: &RunError) {
-    let terminal = &runtime.host().terminal;
-    let mark = output::mark(terminal.as_ref(), false);
-    terminal.err(&format!("{mark} {}\n", clean_line(&error.message)));
-    for line in error.stderr.iter().flat_map(|text| text.lines()) {
-        terminal.err(&format!("  {}\n", clean_line(line)));
-    }
-}
-
-/// How a turn ended.
-enum Ended {
-    Completed(Span),
-    Cancelled {
-        /// By Ctrl-C here.
-        by_us: bool,
-    },
-    Failed(RunError),
-}
-
 /// Sends a message and shows each event of its run. Ctrl-C cancels the run and waits for its end; a second one leaves.
 fn turn(
     runtime: &Runtime,
@@ -299,140 +263,10 @@ fn turn(
             };
             let event = event?.event;
             show(&event)?;
-            match event {
-                RunEvent::Completed { duration_ms, max_turns_message, .. } => {
-                    if let Some(message) = max_turns_message {
-                        runtime.host().terminal.err(&format!("! {}\n", clean_line(&message)));
-                    }
-                    return Ok(Ended::Completed(Span(i64::try_from(duration_ms).unwrap_or(i64::MAX))));
-                }
-                RunEvent::Failed { error } => return Ok(Ended::Failed(error)),
-                RunEvent::Cancelled {} => return Ok(Ended::Cancelled { by_us }),
-                _ => {}
+            screen::warn_of_limit(runtime, &event);
+            if let Some(ended) = Ended::of(event, by_us) {
+                return Ok(ended);
             }
         }
     })
-}
-
-/// Where one turn is shown: the reply on stdout, everything about it on stderr.
-struct Screen<'a> {
-    runtime: &'a Runtime,
-    json: bool,
-    cleaner: Cleaner,
-    /// `Agent > ` is written.
-    begun: bool,
-    /// Newlines of the reply that are written only if more follows.
-    held: usize,
-    /// `[tool] …` is written without the end of its line.
-    tool_open: bool,
-}
-
-/// How much of a tool's input is shown, in characters.
-const TOOL_INPUT: usize = 50;
-
-impl<'a> Screen<'a> {
-    fn new(runtime: &'a Runtime, json: bool) -> Self {
-        Self { runtime, json, cleaner: Cleaner::default(), begun: false, held: 0, tool_open: false }
-    }
-
-    fn show(&mut self, event: &RunEvent) -> Result<(), Failure> {
-        if self.json {
-            let line = serde_json::to_string(event).unwrap_or_default();
-            return self.runtime.out_json(&format!("{line}\n"));
-        }
-        match event {
-            RunEvent::Delta { content } => self.reply(content),
-            RunEvent::ToolStart { tool, input } => {
-                self.tool(tool, input);
-                Ok(())
-            }
-            RunEvent::ToolEnd { duration_ms } => {
-                if std::mem::take(&mut self.tool_open) {
-                    self.runtime.err(&format!(" ({})\n", render::duration(*duration_ms)));
-                }
-                Ok(())
-            }
-            RunEvent::Started { .. }
-            | RunEvent::Status(_)
-            | RunEvent::Heartbeat(_)
-            | RunEvent::Completed { .. }
-            | RunEvent::Failed { .. }
-            | RunEvent::Cancelled {} => Ok(()),
-        }
-    }
-
-    fn reply(&mut self, content: &str) -> Result<(), Failure> {
-        let text = if self.runtime.host().terminal.out_is_terminal() {
-            self.cleaner.feed(content)
-        } else {
-            content.to_owned()
-        };
-        if text.is_empty() {
-            return Ok(());
-        }
-        self.close_tool();
-        let body = text.trim_end_matches('\n');
-        let trailing = text.len() - body.len();
-        if body.is_empty() {
-            self.held += trailing;
-            return Ok(());
-        }
-        let begin = if self.begun { "" } else { "Agent > " };
-        self.begun = true;
-        let newlines = "\n".repeat(std::mem::replace(&mut self.held, trailing));
-        self.runtime.out(&format!("{begin}{newlines}{body}"))
-    }
-
-    fn tool(&mut self, tool: &str, input: &Value) {
-        self.close_tool();
-        let terminal = &self.runtime.host().terminal;
-        if self.begun && terminal.out_is_terminal() && terminal.err_is_terminal() {
-            // Both end up on one screen, where the reply stands in the middle of a line.
-            terminal.err("\n");
-            self.held = self.held.saturating_sub(1);
-        }
-        let text = match input {
-            Value::Null => tool.to_owned(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let text = clean_line(&text);
-        let mut shown: String = text.chars().take(TOOL_INPUT).collect();
-        if shown.len() < text.len() {
-            shown.push('…');
-        }
-        terminal.err(&format!("[tool] {shown}"));
-        self.tool_open = true;
-    }
-
-    fn close_tool(&mut self) {
-        if std::mem::take(&mut self.tool_open) {
-            self.runtime.host().terminal.err("\n");
-        }
-    }
-
-    /// Ends the line that is open.
-    fn break_line(&mut self) -> Result<(), Failure> {
-        self.close_tool();
-        if std::mem::take(&mut self.begun) { self.runtime.out("\n") } else { Ok(()) }
-    }
-
-    fn finish(&mut self, ended: &Ended) -> Result<(), Failure> {
-        if self.json {
-            return Ok(());
-        }
-        if let Ended::Completed(took) = ended {
-            self.close_tool();
-            if !self.begun {
-                self.runtime.out("Agent > ")?;
-            }
-            self.runtime.out("\n")?;
-            self.runtime
-                .host()
-                .terminal
-                .err(&format!("\nCompleted in {}\n", render::duration(took.0.unsigned_abs())));
-            return Ok(());
-        }
-        self.break_line()
-    }
 }

@@ -5,6 +5,7 @@
 
 mod agents;
 mod assembly;
+mod attach;
 mod catalogue;
 mod check;
 mod column;
@@ -44,6 +45,7 @@ pub mod reference;
 mod repl;
 mod resolver;
 mod runtime;
+mod screen;
 mod secret;
 mod secrets;
 mod sequence;

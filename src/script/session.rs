@@ -7,6 +7,7 @@ use rhai::plugin::*;
 use rhai::{Array, ImmutableString, Map, NativeCallContext};
 use serde_json::Value;
 
+use super::attach::{Attachment, attach as look_on};
 use super::converse::{self, Dialogue, With};
 use super::duration::Span;
 use super::failure::{At, Failure, Fallible};
@@ -455,6 +456,32 @@ pub mod session_methods {
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn send(ctx: NativeCallContext, session: &mut Session, text: &str) -> Fallible<Reply> {
         converse::send(&Runtime::of_session(&ctx, session)?, session, text).at(&ctx)
+    }
+
+    /// Shows the run that is going on, from its first event to its last, as `superserve run` shows its own: to look on from
+    /// a second terminal. If none is, it says so. Options: `follow` (goes on with the next runs, until the session ends),
+    /// `json` (one event a line). Ctrl-C ends the script with 130; the run goes on. Errors: an unknown option; `ended`,
+    /// `expired`, `not_found`; of a failed run its own word (`timeout`, `agent_exited`, …), of a cancelled one `cancelled`,
+    /// but not with `follow`, which tells them.
+    ///
+    /// ```rhai
+    /// for s in list(#{ status: "active" }) { s.attach(#{ follow: false }); }
+    /// ```
+    #[rhai_fn(pure, volatile, return_raw)]
+    pub fn attach(ctx: NativeCallContext, session: &mut Session, options: Map) -> Fallible<()> {
+        let runtime = Runtime::of(&ctx)?;
+        let how = Attachment::read(options, &runtime).at(&ctx)?;
+        look_on(&runtime, session, how).at(&ctx)
+    }
+
+    /// Shows the run that is going on, from its first event to its last. Errors: those of `attach` with options.
+    ///
+    /// ```rhai
+    /// for s in list(#{ status: "active" }) { s.attach(); }
+    /// ```
+    #[rhai_fn(name = "attach", pure, volatile, return_raw)]
+    pub fn attach_plainly(ctx: NativeCallContext, session: &mut Session) -> Fallible<()> {
+        attach(ctx, session, Map::new())
     }
 
     /// The dialogue of `superserve run` and `superserve sessions resume`, until the user leaves it. Options: `prompt`
