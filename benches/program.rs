@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use superserve::client::{Client, Package};
+use superserve::client::{Client, Package, Sent};
 use superserve::wire::{CreateSession, Session};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_superserve");
@@ -22,8 +22,8 @@ pub async fn deploy(client: &Client, home: &Path, name: &str, file: &str, code: 
     let folder = home.join("agents-of-the-bench").join(name);
     fs::create_dir_all(&folder).expect("a folder");
     fs::write(folder.join(file), code).expect("a file");
-    let package = Package::from_path(&folder.join(file), Some(name), None).expect("an agent");
-    client.deploy(package).await.expect("deployed");
+    let package = Package::from_path(&folder.join(file), Some(name), None, &mut |_| ()).expect("an agent");
+    client.deploy(package, &Sent::default()).await.expect("deployed");
 }
 
 pub async fn create(client: &Client, agent: &str) -> Session {

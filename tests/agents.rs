@@ -94,3 +94,37 @@ fn on_a_terminal_it_asks_before_it_deletes() {
     }
     test.args(["agents", "list", "--json"]).stdout("[]\n").any_stderr().run();
 }
+
+#[test]
+fn agents_are_listed_by_how_far_their_dependencies_are() {
+    let test = Test::new();
+    test.deploy("echo");
+    let id = test.json(["agents", "get", "echo", "--json"])["id"].as_str().unwrap().to_owned();
+    test.args(["agents", "list"])
+        .stdout(format!("Name  ID                Revision  Command      Updated\necho  {id}  1         sh agent.sh  Just now\n"))
+        .run();
+    // Asked for, it is shown whatever it is.
+    for status in ["none", "NONE"] {
+        test.args(["agents", "list", "--status", status])
+            .stdout(format!(
+                "Name  ID                Revision  Command      Updated   Dependencies\necho  {id}  1         sh agent.sh  Just now  none\n"
+            ))
+            .run();
+    }
+    test.args(["agents", "list", "--status", "building"])
+        .stderr("No agent's dependencies are so far: building\n")
+        .run();
+    test.args(["agents", "list", "--status", "building", "--json"])
+        .stdout("[]\n")
+        .stderr("No agent's dependencies are so far: building\n")
+        .run();
+    assert_eq!(test.json(["agents", "list", "--status", "none", "--json"])[0]["deps_status"], "none");
+    test.args(["agents", "list", "--status", "well"])
+        .stderr(told(
+            "unknown status 'well'",
+            "Use none, building, ready or failed: how far an agent's dependencies are.",
+        ))
+        .status(2)
+        .run();
+    test.args(["eval", "agents::list(#{ status: [\"none\", \"ready\"] }).len"]).stdout("1\n").run();
+}

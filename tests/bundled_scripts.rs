@@ -30,7 +30,10 @@ fn cases() -> BTreeMap<&'static str, Vec<(&'static [&'static str], &'static str)
     BTreeMap::from([
         ("agents/delete", vec![(&["echo"][..], ""), (&["echo", "--yes"], ""), (&["nobody"], "")]),
         ("agents/get", vec![(&["echo"][..], ""), (&["echo", "--json"], ""), (&["nobody"], "")]),
-        ("agents/list", vec![(&[][..], ""), (&["--json"], "")]),
+        (
+            "agents/list",
+            vec![(&[][..], ""), (&["--json"], ""), (&["--status", "none"], ""), (&["--status", "well"], "")],
+        ),
         (
             "deploy",
             vec![

@@ -314,7 +314,7 @@ fn what_can_not_be_installed_is_told_with_the_end_of_the_log() {
     }
     let test = Test::new();
     let folder = node_agent(&test, "knot", "echo first line; echo why it fails; exit 3");
-    let output = test.args(["deploy", "--dir", folder.to_str().unwrap()]).any_stderr().status(7).run();
+    let output = test.args(["deploy", "--dir", folder.to_str().unwrap()]).any_stderr().status(1).run();
     assert!(output.stderr.contains("✗ The dependencies of knot cannot be installed\n"), "{output:#?}");
     assert!(output.stderr.contains("why it fails"), "{output:#?}");
     let agent = test.json(["agents", "get", "knot", "--json"]);
@@ -322,13 +322,24 @@ fn what_can_not_be_installed_is_told_with_the_end_of_the_log() {
     assert!(agent["deps_error"].as_str().unwrap().contains("why it fails"), "{agent}");
     test.args(["agents", "get", "knot"]).stdout_part("failed").stdout_part("why it fails").run();
     test.args(["agents", "list"]).stdout_part("failed").run();
+    let listed = test.json(["agents", "list", "--status", "failed", "--json"]);
+    assert_eq!((&listed[0]["name"], listed.as_array().map(Vec::len)), (&"knot".into(), Some(1)));
+    test.args(["agents", "list", "--status", "ready"])
+        .stderr("No agent's dependencies are so far: ready\n")
+        .run();
+    let refused =
+        test.args(["deploy", "--dir", folder.to_str().unwrap(), "--json"]).any_stderr().status(1).run();
+    let told = refused.stderr.lines().last().unwrap_or_default();
+    let told: serde_json::Value =
+        serde_json::from_str(told).unwrap_or_else(|error| panic!("{error}: {refused:#?}"));
+    assert_eq!(told["error"]["code"], "dependencies_failed", "{told}");
     let output = test.args(["run", "knot", "echo", "--single"]).any_stdout().any_stderr().status(7).run();
     assert!(output.stderr.contains("The agent's dependencies cannot be installed"), "{output:#?}");
     assert!(output.stderr.contains("why it fails"), "{output:#?}");
     // The same deployment tries it again; a better one makes it good.
     test.args(["deploy", "--dir", folder.to_str().unwrap()])
         .stderr_part("Installing the dependencies")
-        .status(7)
+        .status(1)
         .run();
     node_agent(&test, "knot", "true");
     deploy(&test, &folder);
@@ -342,7 +353,7 @@ fn an_installation_that_takes_too_long_is_stopped() {
     }
     let test = Test::new().env("SUPERSERVE_DEPENDENCIES_TIMEOUT", "2s");
     let folder = node_agent(&test, "knot", "sleep 600");
-    let output = test.args(["deploy", "--dir", folder.to_str().unwrap()]).any_stderr().status(7).run();
+    let output = test.args(["deploy", "--dir", folder.to_str().unwrap()]).any_stderr().status(1).run();
     assert!(output.stderr.contains("(stopped: it took longer than 2 s)"), "{output:#?}");
     assert_eq!(status(&test, "knot"), "failed");
 }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::request::request;
 use crate::test::{BEGIN, Test};
 
-fn seeded(sessions: u64) -> (Test, Value) {
+/// A home with so many sessions, and these as `sessions list --json` shows them.
+pub fn seeded(sessions: u64) -> (Test, Value) {
     let test = Test::new();
     let file = test.work().join("sessions.json");
     let options = example::Options { home: test.home(), sessions, now: BEGIN, json: Some(file.clone()) };

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use superserve::client::{self, Client};
 use superserve::clock::Clock;
 use superserve::script::{
-    Access, Bar, Connection, Engine, FunctionDoc, Host, Interrupt, Limits, Line, Options, Shell, ShellAnswer,
-    ShellOrder, Terminal,
+    Access, Amount, Bar, Connection, Engine, FunctionDoc, Host, Interrupt, Limits, Line, Options, Shell,
+    ShellAnswer, ShellOrder, Terminal,
 };
 
 use crate::process::{of_home, wait_until};
@@ -319,7 +319,7 @@ impl Terminal for Nowhere {
     fn width(&self) -> Option<usize> {
         None
     }
-    fn bar(&self, _: &str, _: u64) -> Box<dyn Bar> {
+    fn bar(&self, _: &str, _: Amount) -> Box<dyn Bar> {
         Box::new(())
     }
     fn read_hidden(&self, prompt: &str) -> std::io::Result<Line> {

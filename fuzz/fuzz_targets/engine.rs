@@ -8,7 +8,7 @@ use futures_util::future::LocalBoxFuture;
 use superserve::client::{self, Client};
 use superserve::clock::Clock;
 use superserve::script::{
-    Access, Bar, Connection, Engine, Host, Interrupt, Limits, Line, Options, Shell, ShellAnswer, ShellOrder,
+    Access, Amount, Bar, Connection, Engine, Host, Interrupt, Limits, Line, Options, Shell, ShellAnswer, ShellOrder,
     Terminal,
 };
 
@@ -69,7 +69,7 @@ impl Terminal for Nobody {
         Ok(Line::End)
     }
 
-    fn bar(&self, _: &str, _: u64) -> Box<dyn Bar> {
+    fn bar(&self, _: &str, _: Amount) -> Box<dyn Bar> {
         Box::new(())
     }
 }

@@ -54,6 +54,11 @@ pub enum Invocation {
     HelpMan {
         folder: Option<PathBuf>,
     },
+    Init {
+        /// The agent's, if not the folder's.
+        name: Option<String>,
+        folder: PathBuf,
+    },
     Login {
         api_key: Option<Secret>,
     },
@@ -161,7 +166,7 @@ fn group(name: &str, commands: &[&scripts::Command], depth: usize) -> Command {
 }
 
 /// The commands that can't be scripts.
-fn fixed() -> [Command; 15] {
+fn fixed() -> [Command; 16] {
     let sandbox = || {
         Arg::new("sandbox")
             .long("sandbox")
@@ -185,6 +190,23 @@ fn fixed() -> [Command; 15] {
             .arg(Arg::new("expression").value_name("EXPR").required(true).allow_hyphen_values(true))
             .after_help("Examples:\n  superserve eval 'list().filter(|s| s.idle > 2.hours)'"),
         help(),
+        Command::new("init")
+            .about("Make a folder an agent: write its superserve.yaml, and a small agent where there is none")
+            .arg(
+                Arg::new("name")
+                    .value_name("NAME")
+                    .help("What to call the agent: a-z, 0-9 and -; the folder's name if not given"),
+            )
+            .arg(
+                Arg::new("dir")
+                    .long("dir")
+                    .value_name("DIR")
+                    .default_value(".")
+                    .hide_default_value(true)
+                    .value_parser(value_parser!(PathBuf))
+                    .help("The folder, which is made if it isn't there; the current one if not given"),
+            )
+            .after_help("Examples:\n  superserve init\n  superserve init my-agent --dir my-agent"),
         super::login::login_command(),
         super::login::logout_command(),
         Command::new("repl").about("Read expressions line by line and print their values"),
@@ -538,6 +560,10 @@ pub fn parse(catalog: &Catalog, args: Vec<OsString>) -> Result<(Globals, Invocat
             markdown: leaf.get_flag("markdown"),
         },
         ["help", "man"] => Invocation::HelpMan { folder: leaf.get_one::<PathBuf>("folder").cloned() },
+        ["init"] => Invocation::Init {
+            name: leaf.get_one::<String>("name").cloned(),
+            folder: leaf.get_one::<PathBuf>("dir").cloned().unwrap_or_else(|| ".".into()),
+        },
         ["repl"] => Invocation::Repl,
         ["script"] => {
             let mut words = leaf.get_many::<OsString>("words").unwrap_or_default().cloned();

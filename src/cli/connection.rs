@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::contexts::{Choice, Contexts, Target};
 use super::error::{INTERRUPTED, Report};
+use super::fullscreen;
 use super::shell;
 use super::ui::{AtPrompt, at_prompt};
 use crate::client::{self, Client};
@@ -150,5 +151,6 @@ async fn told_to_end() -> i32 {
 )]
 fn end(code: i32) -> ! {
     shell::kill_running();
+    fullscreen::leave();
     std::process::exit(code)
 }

@@ -106,6 +106,15 @@ impl From<&script::Error> for Report {
                 exit: if *code == "timeout" { TIMED_OUT } else { FAILED },
                 ..Self::default()
             },
+            script::Error::Install { message, log, place } => Self {
+                code: "dependencies_failed",
+                message: message.clone(),
+                hint: error.hint().map(str::to_owned),
+                place: place.clone(),
+                stderr: log.clone(),
+                exit: FAILED,
+                ..Self::default()
+            },
             script::Error::Interrupted { done } => {
                 let message =
                     if done.is_empty() { "interrupted".to_owned() } else { format!("interrupted; {done}") };

@@ -6,8 +6,10 @@ mod connection;
 mod contexts;
 mod doctor;
 mod error;
+mod fullscreen;
 mod help;
 mod hidden;
+mod init;
 mod login;
 mod manual;
 mod repl;
@@ -127,6 +129,10 @@ fn dispatch(
             help::functions(&config, ui, name.as_deref(), form)
         }
         Invocation::HelpMan { folder } => help::man(command::tree(catalog), ui, folder.as_deref(), dry_run),
+        Invocation::Init { name, folder } => {
+            let made = init::init(name.as_deref(), &folder, &config.search_path, dry_run)?;
+            init::tell(&made, ui, json.then_some(&globals.fields), dry_run)
+        }
         Invocation::Repl => on_engine(config, globals, None, move |engine, terminal, config| {
             repl::run(engine, terminal, &config.history(), json)
         }),

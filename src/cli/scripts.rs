@@ -46,13 +46,14 @@ const BUNDLED: &[(&str, &str)] = bundled![
 ];
 
 /// The commands that can't be scripts, and so can't be replaced by one.
-pub const NOT_SCRIPTS: [&str; 15] = [
+pub const NOT_SCRIPTS: [&str; 16] = [
     "auth",
     "completions",
     "context",
     "doctor",
     "eval",
     "help",
+    "init",
     "login",
     "logout",
     "repl",

@@ -24,8 +24,8 @@ use crate::config::{self, Config};
 use crate::daemon::Throwaway;
 use crate::render;
 use crate::script::{
-    self, Access, Args, Bar, Connection, Engine, Failure, Host, Interrupt, Limits, Line, Options, Outcome,
-    Ran, Script, Terminal, World, on_script_thread,
+    self, Access, Amount, Args, Bar, Connection, Engine, Failure, Host, Interrupt, Limits, Line, Options,
+    Outcome, Ran, Script, Terminal, World, on_script_thread,
 };
 use crate::wire;
 
@@ -587,7 +587,7 @@ impl Terminal for Captured {
         None
     }
 
-    fn bar(&self, _: &str, _: u64) -> Box<dyn Bar> {
+    fn bar(&self, _: &str, _: Amount) -> Box<dyn Bar> {
         Box::new(())
     }
 

@@ -12,8 +12,10 @@ use rustyline::config::{Behavior, Configurer};
 use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
 
+use super::fullscreen::Screen;
 use super::hidden;
-use crate::script::{Bar, Line, Terminal};
+use crate::config;
+use crate::script::{Amount, Bar, FullScreen, Line, Terminal};
 
 /// What is done sooner than this is not worth a bar.
 const BAR_AFTER: Duration = Duration::from_millis(300);
@@ -71,7 +73,7 @@ struct LazyBar {
     shown: Rc<RefCell<Option<ProgressBar>>>,
     own: OnceCell<ProgressBar>,
     what: String,
-    total: u64,
+    amount: Amount,
     begun: Instant,
     colour: bool,
 }
@@ -79,12 +81,21 @@ struct LazyBar {
 impl LazyBar {
     fn draw(&self) -> ProgressBar {
         let paint = if self.colour { ".cyan" } else { "" };
-        let template = format!("{{msg}} [{{bar:30{paint}}}] {{pos}}/{{len}} {{elapsed}}");
+        let (template, total) = match self.amount {
+            Amount::Count(total) => {
+                (format!("{{msg}} [{{bar:30{paint}}}] {{pos}}/{{len}} {{elapsed}}"), Some(total))
+            }
+            Amount::Bytes(total) => {
+                (format!("{{msg}} [{{bar:30{paint}}}] {{bytes}}/{{total_bytes}} {{elapsed}}"), Some(total))
+            }
+            Amount::SomeBytes => (format!("{{spinner:{paint}}} {{msg}} {{bytes}} {{elapsed}}"), None),
+            Amount::Time => (format!("{{spinner:{paint}}} {{msg}} {{elapsed}}"), None),
+        };
         // A template that is wrong would be a plain bar.
         let style = ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");
-        let bar = ProgressBar::with_draw_target(Some(self.total), ProgressDrawTarget::stderr())
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr())
             .with_style(style)
             .with_message(self.what.clone())
             .with_elapsed(self.begun.elapsed());
@@ -243,7 +254,7 @@ impl Terminal for Ui {
         Ok(Line::Text(text))
     }
 
-    fn bar(&self, what: &str, total: u64) -> Box<dyn Bar> {
+    fn bar(&self, what: &str, amount: Amount) -> Box<dyn Bar> {
         if !self.err_is_terminal() {
             return Box::new(());
         }
@@ -251,9 +262,18 @@ impl Terminal for Ui {
             shown: self.bar.clone(),
             own: OnceCell::new(),
             what: what.to_owned(),
-            total,
+            amount,
             begun: Instant::now(),
             colour: self.err_colour,
         })
+    }
+
+    fn full_screen(&self) -> Option<Box<dyn FullScreen>> {
+        // One that can't move its cursor would show what it should obey.
+        let moves = config::environment("TERM").is_some_and(|term| term != "dumb");
+        if !self.out_is_terminal() || !moves {
+            return None;
+        }
+        Screen::open().ok().map(|screen| Box::new(screen) as Box<dyn FullScreen>)
     }
 }

@@ -6,6 +6,7 @@ mod error;
 mod files;
 mod package;
 mod request;
+mod sent;
 mod watch;
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -20,8 +21,9 @@ use crate::wire::Secret;
 pub use download::Download;
 pub use error::{Error, Result};
 pub use files::{Content, not_in_workspace};
-pub use package::Package;
+pub use package::{Package, folder_name, script_command};
 pub use request::{RunStream, digits};
+pub use sent::Sent;
 
 /// The longest path that a socket's address holds, in bytes (`sun_path` without its final NUL).
 pub const MAX_SOCKET_PATH: usize = 107;

@@ -40,8 +40,13 @@ impl Package {
     ///
     /// `name` goes before the one in the file, which goes before the folder's; `port` before the one in the file.
     /// Errors: the path is missing, the file can't be read or parsed, no command is known, the name is no agent's name,
-    /// the folder is too large.
-    pub fn from_path(path: &Path, name: Option<&str>, port: Option<u16>) -> Result<Self> {
+    /// the folder is too large. `packed` is told how many bytes are packed, again and again.
+    pub fn from_path(
+        path: &Path,
+        name: Option<&str>,
+        port: Option<u16>,
+        packed: &mut dyn FnMut(u64),
+    ) -> Result<Self> {
         let missing = || Error::Missing {
             what: "Agent's folder or script",
             path: path.to_owned(),
@@ -78,7 +83,7 @@ impl Package {
         }
         let name = agent_name(name, &config, &folder)?;
         config.name = Some(name.clone());
-        let tar = pack(&folder, &config.ignore)?;
+        let tar = pack(&folder, &config.ignore, packed)?;
         let mut hash = SourceHash::default();
         hash.update(&tar);
         let source_hash = hash.finish(&config);
@@ -133,10 +138,15 @@ fn agent_name(given: Option<&str>, config: &AgentConfig, folder: &Path) -> Resul
     if let Some(name) = given.or(config.name.as_deref()) {
         return if is_agent_name(name) { Ok(name.to_owned()) } else { Err(bad_name(name)) };
     }
-    let folder_name = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let name: String = folder_name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let name = name.trim_matches('-');
-    if is_agent_name(name) { Ok(name.to_owned()) } else { Err(bad_name(&folder_name)) }
+    let name = folder_name(folder);
+    if is_agent_name(&name) { Ok(name) } else { Err(bad_name(&name)) }
+}
+
+/// What an agent is called by its folder, if that makes a name.
+pub fn folder_name(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    name.trim_matches('-').to_owned()
 }
 
 fn bad_name(name: &str) -> Error {
@@ -149,7 +159,7 @@ fn bad_name(name: &str) -> Error {
 }
 
 /// The command that runs a script in its folder: its `#!` line, else by its ending.
-fn script_command(folder: &Path, name: &Path) -> Result<String> {
+pub fn script_command(folder: &Path, name: &Path) -> Result<String> {
     if !name.components().all(|part| matches!(part, Component::CurDir | Component::Normal(_))) {
         return Err(Error::Input {
             message: format!("the entrypoint {} is not inside the agent's folder", name.display()),
@@ -190,7 +200,7 @@ fn script_command(folder: &Path, name: &Path) -> Result<String> {
 }
 
 /// The folder as a tar stream: sorted, without owners and times, so that only what is in it counts.
-fn pack(folder: &Path, ignore: &[String]) -> Result<Vec<u8>> {
+fn pack(folder: &Path, ignore: &[String], packed: &mut dyn FnMut(u64)) -> Result<Vec<u8>> {
     let mut overrides = OverrideBuilder::new(folder);
     for pattern in NEVER.iter().copied().chain(ignore.iter().map(String::as_str)) {
         overrides.add(&format!("!{pattern}")).map_err(|error| Error::Input {
@@ -217,6 +227,7 @@ fn pack(folder: &Path, ignore: &[String]) -> Result<Vec<u8>> {
             continue;
         };
         append(&mut tar, path, name, &mut bytes)?;
+        packed(bytes);
     }
     tar.into_inner().map_err(|error| unreadable(folder, &error))
 }

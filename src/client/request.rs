@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use reqwest::header::RETRY_AFTER;
-use reqwest::multipart::{Form, Part};
+use reqwest::multipart::Form;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::download::Download;
 use super::package::Package;
+use super::sent::Sent;
 use super::{Client, Error, Result};
 use crate::wire::agent::AgentList;
 use crate::wire::network::EgressLog;
@@ -125,11 +126,12 @@ impl Client {
     }
 
     /// `POST /agents`: a new agent, or a new revision of the one with this name.
-    pub async fn deploy(&self, package: Package) -> Result<Agent> {
+    /// `sent` says meanwhile how much of its archive has been sent.
+    pub async fn deploy(&self, package: Package, sent: &Sent) -> Result<Agent> {
         let config =
             serde_json::to_string(&package.config).map_err(|error| Error::Protocol(error.to_string()))?;
         let form = Form::new()
-            .part("file", Part::bytes(package.archive).file_name("agent.tar.gz"))
+            .part("file", sent.part(package.archive).file_name("agent.tar.gz"))
             .text("name", package.name)
             .text("command", package.config.command.unwrap_or_default())
             .text("config", config);

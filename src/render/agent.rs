@@ -7,12 +7,12 @@ use super::{Style, ago, clean, clean_line, moment};
 use crate::wire::Agent;
 use crate::wire::agent::DepsStatus;
 
-/// The list: a row an agent.
-pub fn agents(agents: &[Agent], style: &Style) -> String {
+/// The list: a row an agent; how far dependencies are if that is asked for, or worth a word.
+pub fn agents(agents: &[Agent], style: &Style, dependencies: bool) -> String {
     let mut header: Vec<String> =
         ["Name", "ID", "Revision", "Command", "Updated"].map(str::to_owned).to_vec();
     // Only where somebody has to wait, or to do something.
-    let tells_dependencies = agents.iter().any(is_unready);
+    let tells_dependencies = dependencies || agents.iter().any(is_unready);
     if tells_dependencies {
         header.push("Dependencies".to_owned());
     }
@@ -27,7 +27,7 @@ pub fn agents(agents: &[Agent], style: &Style) -> String {
                 ago(agent.updated_at, style.now),
             ];
             if tells_dependencies {
-                let status = Some(agent.deps_status.as_str()).filter(|_| is_unready(agent));
+                let status = Some(agent.deps_status.as_str()).filter(|_| dependencies || is_unready(agent));
                 row.push(status.unwrap_or_default().to_owned());
             }
             row

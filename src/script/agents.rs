@@ -10,19 +10,22 @@ use serde_json::Value;
 
 use super::converse::{self, Dialogue, With};
 use super::failure::{At, Failure, Fallible};
+use super::host::Amount;
 use super::output;
 use super::runtime::{Change, Runtime};
 use super::sequence::List;
 use super::session::OptionMap;
 use super::time::Moment;
 use super::value;
-use crate::client::{self, Package};
+use crate::client::{self, Package, Sent};
 use crate::wire::agent::{DepsStatus, is_agent_name};
 use crate::wire::{self, AgentId, ErrorCode, Timestamp};
 
 /// How long until it is looked again whether dependencies are installed: twice as long each time, up to the last.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LAST_LOOK: Duration = Duration::from_secs(1);
+/// How often a bar is drawn anew while something is waited for.
+const REDRAWN: Duration = Duration::from_millis(100);
 
 /// An agent as the server last told it. `Agent` in scripts.
 #[derive(Clone, Debug)]
@@ -105,7 +108,10 @@ fn known(runtime: &Runtime, name: &str) -> Result<Option<wire::Agent>, Failure> 
 
 /// Deploys what is at this path, unless the server has just that.
 fn deploy(runtime: &Runtime, path: &Path, name: Option<&str>, port: Option<u16>) -> Result<Agent, Failure> {
-    let package = Package::from_path(path, name, port)?;
+    let terminal = runtime.host().terminal.clone();
+    let bar = terminal.bar("packing", Amount::SomeBytes);
+    let package = Package::from_path(path, name, port, &mut |bytes| bar.set(bytes))?;
+    drop(bar);
     let before = known(runtime, &package.name)?;
     if let Some(agent) = before.clone().filter(|agent| {
         // What could not be installed is tried again.
@@ -118,7 +124,19 @@ fn deploy(runtime: &Runtime, path: &Path, name: Option<&str>, port: Option<u16>)
         let agent = before.unwrap_or_else(|| not_made(&package, runtime.now()));
         return Ok(Agent { agent: Rc::new(agent), deployed: true });
     }
-    let agent = runtime.call(|client| async move { client.deploy(package).await })?;
+    let bar = terminal.bar("uploading", Amount::Bytes(package.archive.len() as u64));
+    let agent = runtime.block_on(async {
+        let (client, sent) = (runtime.client().await?, Sent::default());
+        let deployed = client.deploy(package, &sent);
+        tokio::pin!(deployed);
+        loop {
+            tokio::select! {
+                agent = &mut deployed => return Ok(agent?),
+                () = tokio::time::sleep(REDRAWN) => bar.set(sent.bytes()),
+            }
+        }
+    })?;
+    drop(bar);
     runtime.changed(Change::DeployAgent);
     runtime.err(&format!("Deployed {} (revision {})\n", agent.name, agent.revision));
     Ok(Agent { agent: Rc::new(agent), deployed: true })
@@ -127,21 +145,22 @@ fn deploy(runtime: &Runtime, path: &Path, name: Option<&str>, port: Option<u16>)
 /// The agent when its dependencies are installed.
 fn installed(runtime: &Runtime, agent: &Agent) -> Result<Agent, Failure> {
     let mut told = false;
+    let mut bar = None;
     let mut pause = FIRST_LOOK;
     let mut now = agent.clone();
     loop {
         match now.agent.deps_status {
             DepsStatus::None | DepsStatus::Ready => {
+                drop(bar);
                 if told {
                     runtime.err("Installed\n");
                 }
                 return Ok(now);
             }
             DepsStatus::Failed => {
-                return Err(Failure::Run {
-                    message: format!("The dependencies of {} cannot be installed", now.agent.name),
-                    code: Some("dependencies_failed".into()),
-                    stderr: now.agent.deps_error.clone(),
+                return Err(Failure::Install {
+                    agent: now.agent.name.clone(),
+                    log: now.agent.deps_error.clone(),
                 });
             }
             DepsStatus::Building => {}
@@ -150,8 +169,15 @@ fn installed(runtime: &Runtime, agent: &Agent) -> Result<Agent, Failure> {
             told = true;
             runtime.err(&format!("Installing the dependencies of {}…\n", now.agent.name));
         }
+        let bar = bar.get_or_insert_with(|| {
+            let what = format!("{}: dependencies {}", now.agent.name, now.agent.deps_status.as_str());
+            runtime.host().terminal.bar(&what, Amount::Time)
+        });
         runtime.block_on(async {
-            tokio::time::sleep(pause).await;
+            let until = tokio::time::Instant::now() + pause;
+            while tokio::time::timeout_at(until, tokio::time::sleep(REDRAWN)).await.is_ok() {
+                bar.set(0);
+            }
             Ok(())
         })?;
         pause = (pause * 2).min(LAST_LOOK);
@@ -208,6 +234,21 @@ fn target(runtime: &Runtime, text: &str) -> Result<Agent, Failure> {
     .into())
 }
 
+/// The states of dependencies that `agents::list` asks for; `None` for any.
+fn wanted(options: Map) -> Result<Option<Vec<DepsStatus>>, Failure> {
+    let mut map = OptionMap::new(options, "agents::list", &["status"])?;
+    let Some(given) = map.take("status") else { return Ok(None) };
+    let words = given.clone().into_array().unwrap_or_else(|_| vec![given]);
+    let status = |word: Dynamic| {
+        let word = word.into_string().map_err(|_| map.wrong("status", "text"))?;
+        word.to_lowercase().parse().map_err(|_: String| Failure::Usage {
+            message: format!("unknown status '{word}'"),
+            hint: Some("Use none, building, ready or failed: how far an agent's dependencies are.".into()),
+        })
+    };
+    words.into_iter().map(status).collect::<Result<_, _>>().map(Some)
+}
+
 fn delete(runtime: &Runtime, name: &str) -> Result<(), Failure> {
     if runtime.options().dry_run {
         let agent = runtime.call(|client| async move { client.agent(name).await })?;
@@ -221,6 +262,21 @@ fn delete(runtime: &Runtime, name: &str) -> Result<(), Failure> {
 /// Functions in `agents::`.
 #[export_module]
 pub mod agent_module {
+    /// Agents that fit the options, by name: `status`, how far their dependencies are (`none`, `building`, `ready` or `failed`; an
+    /// array means any of them, `()` not given). Errors: an unknown option or status.
+    ///
+    /// ```rhai
+    /// for a in agents::list(#{ status: "failed" }) { print(`${a.name}: ${a.deps_error}`); }
+    /// ```
+    #[rhai_fn(name = "list", volatile, return_raw)]
+    pub fn list_some(ctx: NativeCallContext, options: Map) -> Fallible<Agents> {
+        let wanted = super::wanted(options).at(&ctx)?;
+        let agents = list(ctx)?;
+        let fits =
+            |agent: &&Agent| wanted.as_ref().is_none_or(|wanted| wanted.contains(&agent.agent.deps_status));
+        Ok(Agents::from(agents.iter().filter(fits).cloned().collect::<Vec<_>>()))
+    }
+
     /// All agents, by name.
     ///
     /// ```rhai

@@ -26,6 +26,7 @@ use super::stream::{self, Stream};
 use super::text;
 use super::time::{self, Moment};
 use super::wait;
+use super::watching;
 use super::workspace;
 
 /// How deep expressions may nest, at the top and in functions. The engine's own default is tiny in debug builds.
@@ -147,6 +148,7 @@ fn functions(engine: &mut Engine) {
     let mut in_sessions = exported_module!(sessions::session_calls);
     in_sessions.combine(exported_module!(sessions::session_module));
     in_sessions.combine(exported_module!(wait::wait_calls));
+    in_sessions.combine(exported_module!(watching::watch_functions));
     engine.register_static_module("sessions", in_sessions.into());
     engine.register_static_module("agents", exported_module!(agents::agent_module).into());
     engine.register_static_module("secrets", exported_module!(secrets::secret_module).into());

@@ -12,9 +12,6 @@ use super::session::{OptionMap, Session};
 use crate::client::{self, Client};
 use crate::wire::{self, EndReason, ErrorCode, RunId, SessionEvent, SessionId, Status};
 
-/// How Ctrl-C leaves: the exit code of what was interrupted.
-const INTERRUPTED: i32 = 130;
-
 /// What is looked at, and how.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attachment {
@@ -193,7 +190,7 @@ impl Onlooker<'_> {
                 let begin = if terminal.in_is_terminal() && terminal.err_is_terminal() { "\n" } else { "" };
                 self.runtime
                     .err(&format!("{begin}Left session {}; what runs there goes on.\n", self.id.short()));
-                self.runtime.exit(INTERRUPTED)
+                self.runtime.left()
             }
             error => error,
         }

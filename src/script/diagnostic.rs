@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use rhai::{Dynamic, EvalAltResult, ImmutableString, LexError, Map, ParseErrorType, Position};
 
-use super::failure::Failure;
+use super::failure::{Failure, INSTALL_HINT, install_sentence};
 use super::functions;
 use super::host::Limits;
 use super::resolver::Sources;
@@ -46,6 +46,9 @@ pub enum Error {
     /// The script passed a limit and was stopped; `code` is `timeout` or `limit`.
     #[error("{message}")]
     Limit { message: String, hint: Option<String>, code: &'static str, place: Option<Place> },
+    /// An agent's dependencies can't be installed; `log` is the end of what was said.
+    #[error("{message}")]
+    Install { message: String, log: Option<String>, place: Option<Place> },
     /// An agent's run failed. `code` is the run's own word (`timeout`, `agent_exited`, …), `stderr` the agent's last lines.
     #[error("{message}")]
     Run { message: String, code: Option<String>, stderr: Option<String>, place: Option<Place> },
@@ -69,6 +72,7 @@ impl Error {
             Self::File { code, .. } | Self::Limit { code, .. } | Self::Usage { code, .. } => code,
             Self::Interrupted { .. } => "interrupted",
             Self::Io { .. } => "io",
+            Self::Install { .. } => "dependencies_failed",
             Self::Run { code, .. } => code.as_deref().unwrap_or("run_failed"),
             Self::Script { .. } => "script",
             Self::Wait { timed_out: true, .. } => "timed_out",
@@ -84,6 +88,7 @@ impl Error {
             | Self::Script { hint, .. }
             | Self::Usage { hint, .. }
             | Self::Wait { hint, .. } => hint.as_deref(),
+            Self::Install { .. } => Some(INSTALL_HINT),
             Self::File { .. } | Self::Interrupted { .. } | Self::Io { .. } | Self::Run { .. } => None,
         }
     }
@@ -93,6 +98,7 @@ impl Error {
         match self {
             Self::Api { place, .. }
             | Self::File { place, .. }
+            | Self::Install { place, .. }
             | Self::Limit { place, .. }
             | Self::Run { place, .. }
             | Self::Script { place, .. }
@@ -211,6 +217,7 @@ fn told(failure: Failure, place: Option<Place>, changes: String) -> Error {
         Failure::Io(message) => Error::Io { message },
         // Told with its limit where that is known.
         Failure::Passed(_) => Error::Interrupted { done: changes },
+        Failure::Install { agent, log } => Error::Install { message: install_sentence(&agent), log, place },
         Failure::Run { message, code, stderr } => Error::Run { message, code, stderr, place },
         Failure::Script { message, hint } => Error::Script { message, hint, place },
         Failure::Stopped => Error::Interrupted { done: changes },

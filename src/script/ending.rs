@@ -8,6 +8,7 @@ use rhai::plugin::*;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::host::Amount;
 use super::output;
 use super::runtime::{Change, Runtime};
 use super::sequence::List;
@@ -162,7 +163,7 @@ async fn end_all(
     unless_active: &[SessionId],
 ) -> Result<HashMap<String, EndRow>, Failure> {
     let mut ended = HashMap::with_capacity(ids.len());
-    let bar = runtime.host().terminal.bar("ending", ids.len() as u64);
+    let bar = runtime.host().terminal.bar("ending", Amount::Count(ids.len() as u64));
     let stream = client.end_sessions(ids, unless_active).await?;
     tokio::pin!(stream);
     while let Some(row) = stream.next().await {

@@ -88,6 +88,7 @@ impl Engine {
     /// Says that the program ends after the next script: what that has made is left to the system.
     pub fn is_last(&mut self) {
         self.is_last = true;
+        self.runtime.set_last();
     }
 
     /// Runs a script from its beginning, in a scope of its own.

@@ -24,6 +24,9 @@ pub enum Failure {
     /// What the flags that the script was started with don't allow.
     #[error("{message}")]
     Forbidden { message: String, hint: String },
+    /// An agent's dependencies can't be installed: the end of the log.
+    #[error("{}", install_sentence(.agent))]
+    Install { agent: String, log: Option<String> },
     #[error("{0}")]
     Io(String),
     /// The script has passed a limit.
@@ -44,6 +47,14 @@ pub enum Failure {
     /// What was waited for did not come: not in time, or it can't come any more.
     #[error("{message}")]
     Wait { message: String, hint: Option<String>, timed_out: bool },
+}
+
+/// What to do about dependencies that can't be installed.
+pub const INSTALL_HINT: &str =
+    "Mend what it asks for and deploy it again; superserve agents get shows this log again.";
+
+pub fn install_sentence(agent: &str) -> String {
+    format!("The dependencies of {agent} cannot be installed")
 }
 
 impl From<std::io::Error> for Failure {
@@ -85,6 +96,7 @@ impl Failure {
             Self::File { kind: io::ErrorKind::NotFound, .. } => "not_found".to_owned(),
             Self::File { .. } => "io".to_owned(),
             Self::Forbidden { .. } => "forbidden".to_owned(),
+            Self::Install { .. } => "dependencies_failed".to_owned(),
             Self::Io(_) => "io".to_owned(),
             Self::Passed(Passed::Time) => "timeout".to_owned(),
             Self::Passed(_) => "limit".to_owned(),
@@ -113,6 +125,7 @@ impl Failure {
             Self::Passed(Passed::Time) | Self::Timeout(_) | Self::Wait { timed_out: true, .. } => 124,
             Self::Forbidden { .. } | Self::Usage { .. } => 2,
             Self::File { .. }
+            | Self::Install { .. }
             | Self::Io(_)
             | Self::Passed(_)
             | Self::Script { .. }
@@ -131,6 +144,7 @@ impl Failure {
             Self::Api(error) => error.hint(),
             Self::Forbidden { hint, .. } => Some(hint),
             Self::Script { hint, .. } | Self::Usage { hint, .. } | Self::Wait { hint, .. } => hint.as_deref(),
+            Self::Install { .. } => Some(INSTALL_HINT),
             Self::File { .. }
             | Self::Io(_)
             | Self::Passed(_)

@@ -93,7 +93,7 @@ impl Terminal for FakeTerminal {
         Ok(self.lines.borrow_mut().pop_front().unwrap_or(Line::Text("typed".into())))
     }
 
-    fn bar(&self, _: &str, _: u64) -> Box<dyn super::Bar> {
+    fn bar(&self, _: &str, _: super::Amount) -> Box<dyn super::Bar> {
         Box::new(())
     }
 }
@@ -213,6 +213,7 @@ fn router(held: Arc<Held>) -> Router {
         .route("/v1/sessions/{id}", get(get_session).delete(forget))
         .route("/v1/sessions/{id}/cancel", post(cancel))
         .route("/v1/sessions/{id}/end", post(end))
+        .route("/v1/sessions/{id}/events", get(events))
         .route("/v1/sessions/{id}/export", get(export))
         .route("/v1/sessions/{id}/files", get(files))
         .route("/v1/sessions/{id}/files/{*path}", get(files).put(put_file))
@@ -334,12 +335,15 @@ async fn stats(State(held): State<Arc<Held>>, uri: Uri) -> Response {
     Json(answer).into_response()
 }
 
-/// The named sessions as they are; then those that are active become idle.
+/// The named sessions as they are; then those that are active become idle. Of all, if none is named, only the latter.
 async fn watch(State(held): State<Arc<Held>>, uri: Uri) -> Response {
     let mut text = String::new();
     let mut sessions = held.sessions.lock().expect("not poisoned");
-    for again in [false, true] {
-        for session in sessions.iter_mut().filter(|s| asked(&uri, "id").iter().any(|id| s["id"] == **id)) {
+    let named = asked(&uri, "id");
+    for again in [false, true].into_iter().filter(|again| *again || !named.is_empty()) {
+        for session in
+            sessions.iter_mut().filter(|s| named.is_empty() || named.iter().any(|id| s["id"] == **id))
+        {
             if again && session["status"] == "active" {
                 session["status"] = json!("idle");
             } else if again {
@@ -491,6 +495,11 @@ async fn network(State(_): State<Arc<Held>>, Path(_): Path<String>) -> Response 
 }
 
 /// What each prompt does.
+/// What every session's latest run said.
+async fn events(held: State<Arc<Held>>, id: Path<String>) -> Response {
+    send(held, id, Json(json!({ "prompt": "count to ten" }))).await.into_response()
+}
+
 async fn send(State(held): State<Arc<Held>>, Path(id): Path<String>, Json(body): Json<Value>) -> Response {
     let prompt = body["prompt"].as_str().expect("a prompt").to_owned();
     let run_id = RunId::from_random(7);

@@ -17,7 +17,7 @@ use super::session::{OptionMap, Session};
 use super::sessions::Sessions;
 use super::time::Moment;
 use super::value;
-use crate::client::{self, Package};
+use crate::client::{self, Package, Sent};
 use crate::wire::session::ParseStatusError;
 use crate::wire::{self, EndReason, ErrorCode, SessionId, Status, Timestamp};
 
@@ -99,8 +99,8 @@ fn deploy(runtime: &Runtime, name: &str, reply: Option<&str>) -> Result<wire::Ag
         let frames = [json!({ "type": "text", "content": reply }), json!({ "type": "turn_done" })];
         std::fs::write(folder.join("reply"), frames.map(|frame| format!("{frame}\n")).concat())?;
     }
-    let package = Package::from_path(&folder, None, None)?;
-    runtime.call(|client| async move { client.deploy(package).await })
+    let package = Package::from_path(&folder, None, None, &mut |_| ())?;
+    runtime.call(|client| async move { client.deploy(package, &Sent::default()).await })
 }
 
 /// The agents of these names, deployed if they aren't.

@@ -36,6 +36,17 @@ pub enum Line {
     Interrupted,
 }
 
+/// How much there is to do, and how that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    Count(u64),
+    Bytes(u64),
+    /// Nobody knows how many there will be.
+    SomeBytes,
+    /// Nothing but time passes.
+    Time,
+}
+
 /// Shows how far something is, until it is dropped.
 pub trait Bar {
     /// So many are done.
@@ -45,6 +56,26 @@ pub trait Bar {
 /// Shows nothing.
 impl Bar for () {
     fn set(&self, _: u64) {}
+}
+
+/// The whole of the terminal, drawn anew and again; when this is dropped the terminal is as it was.
+pub trait FullScreen {
+    /// Rows and columns.
+    fn size(&self) -> (usize, usize);
+    /// Shows these lines and nothing else. What stands there already is not written again.
+    fn draw(&self, lines: &[String]) -> io::Result<()>;
+    /// Shows a line at the bottom until the next picture.
+    fn note(&self, text: &str) -> io::Result<()>;
+    /// Waits until something concerns who draws here.
+    fn event(&self) -> LocalBoxFuture<'_, ScreenEvent>;
+}
+
+/// What concerns who draws on the whole of a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScreenEvent {
+    Resized,
+    /// The program is told to end, by a signal: with this exit code.
+    Told(i32),
 }
 
 /// The only way to the terminal.
@@ -71,8 +102,12 @@ pub trait Terminal {
     /// Asks for what must not be shown: at a terminal a line, typed unseen; else all of stdin, which must be UTF-8, without
     /// a final new line.
     fn read_hidden(&self, prompt: &str) -> io::Result<Line>;
-    /// A bar on stderr that fills while `what` is done `total` times; nothing where stderr is no terminal.
-    fn bar(&self, what: &str, total: u64) -> Box<dyn Bar>;
+    /// A bar on stderr that fills while `what` is done; nothing where stderr is no terminal.
+    fn bar(&self, what: &str, amount: Amount) -> Box<dyn Bar>;
+    /// Takes the whole of the terminal that stdout is; `None` if it is none, or one that can't be drawn on.
+    fn full_screen(&self) -> Option<Box<dyn FullScreen>> {
+        None
+    }
 }
 
 /// One run of a shell's command line.

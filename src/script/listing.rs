@@ -153,6 +153,20 @@ impl Listing {
         Self { query: SessionQuery::default(), rest: Condition::Always(true), limit: None, now }
     }
 
+    /// Whether the agents, the states and the title that the server is asked for are this session's.
+    pub fn is_of(&self, session: &Session) -> bool {
+        let SessionQuery { status, agent, title_contains, .. } = &self.query;
+        let record = &session.0;
+        let is_called =
+            |agent: &String| *agent == record.agent.called.as_str() || agent == record.agent.id.as_str();
+        (status.is_empty() || status.contains(&record.status))
+            && (agent.is_empty() || agent.iter().any(is_called))
+            && title_contains
+                .as_ref()
+                .is_none_or(|part| session.title().to_ascii_lowercase().contains(&part.to_ascii_lowercase()))
+            && self.rest != Condition::Always(false)
+    }
+
     pub fn now(&self) -> i64 {
         self.now
     }

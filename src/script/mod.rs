@@ -62,7 +62,9 @@ mod text;
 mod time;
 mod types;
 mod value;
+mod view;
 mod wait;
+mod watching;
 mod workspace;
 
 pub use column::split_fields as split_columns;
@@ -75,8 +77,8 @@ pub use fixture::{Ran, World};
 pub use functions::FunctionDoc;
 pub use highlight::{Paint, Span, matching_bracket};
 pub use host::{
-    Access, Arg, Args, Bar, Connection, Host, Interrupt, Limits, Line, Options, Shell, ShellAnswer,
-    ShellOrder, Terminal,
+    Access, Amount, Arg, Args, Bar, Connection, FullScreen, Host, Interrupt, Limits, Line, Options,
+    ScreenEvent, Shell, ShellAnswer, ShellOrder, Terminal,
 };
 pub use manual::{Entry, Page};
 pub use output::mark;

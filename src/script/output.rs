@@ -239,13 +239,27 @@ fn session_list(runtime: &Runtime, items: &[Dynamic], columns: Option<&[String]>
     Some(render::sessions(&sessions, &runtime.style(), agent_column))
 }
 
+/// The columns of `agents list` where the last one is asked for; else it stands there only if it has something to say.
+const AGENT_COLUMNS: [&str; 6] = ["name", "id", "revision", "command", "updated_at", "deps_status"];
+
+/// Agents as `agents list` shows them, if that is what is asked for.
+fn agent_list(runtime: &Runtime, items: &[Dynamic], columns: Option<&[String]>) -> Option<String> {
+    if columns.is_some_and(|columns| !columns.iter().eq(AGENT_COLUMNS.iter())) {
+        return None;
+    }
+    let agents: Option<Vec<crate::wire::Agent>> =
+        items.iter().map(|item| Some(item.read_lock::<Agent>()?.wire().clone())).collect();
+    let agents = agents.filter(|agents| !agents.is_empty())?;
+    Some(render::agents(&agents, &runtime.style(), columns.is_some()))
+}
+
 /// Prints rows as a table; as JSON if `--json` was given.
 pub fn table(engine: &Engine, runtime: &Runtime, rows: &Dynamic, columns: Option<Array>) -> Fallible<()> {
     runtime.out(&table_text(engine, runtime, rows, columns)?).map_err(unplaced)
 }
 
 /// Rows as a table, or as JSON if `--json` was given; of none nothing.
-fn table_text(
+pub fn table_text(
     engine: &Engine,
     runtime: &Runtime,
     rows: &Dynamic,
@@ -278,7 +292,8 @@ fn table_text(
         let read = names.iter().map(|name| Column::read(engine, name)).collect::<Result<Vec<_>, _>>();
         read.map_err(unplaced)
     };
-    let listed = session_list(runtime, &items, columns.as_deref());
+    let listed = session_list(runtime, &items, columns.as_deref())
+        .or_else(|| agent_list(runtime, &items, columns.as_deref()));
     if runtime.options().json {
         let picks = !runtime.host().fields.is_empty();
         let Some(columns) = columns.filter(|_| listed.is_none() && !picks) else {
@@ -299,13 +314,6 @@ fn table_text(
     }
     if let Some(text) = listed {
         return Ok(text);
-    }
-    let agents: Option<Vec<crate::wire::Agent>> = match &columns {
-        None => items.iter().map(|item| Some(item.read_lock::<Agent>()?.wire().clone())).collect(),
-        Some(_) => None,
-    };
-    if let Some(agents) = agents {
-        return Ok(render::agents(&agents, &style));
     }
     let Some(columns) = columns.or_else(|| default_columns(&items)) else {
         let lines: Vec<Vec<String>> = items.iter().map(cells_of_array).collect();
@@ -329,6 +337,51 @@ fn table_text(
         .collect::<Fallible<Vec<_>>>()?;
     let header: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     Ok(render::rows(&header, &lines, &style))
+}
+
+/// What these columns are of a session, as text.
+pub fn row_texts(
+    engine: &Engine,
+    runtime: &Runtime,
+    session: &Session,
+    columns: &Array,
+) -> Fallible<Vec<String>> {
+    let row = row(engine, runtime, session, columns)?;
+    Ok(row.into_iter().map(|(_, value)| value::to_text(&value)).collect())
+}
+
+/// A session as JSON: these columns, or those that `--json=FIELDS` names, or all that is known.
+pub fn row_json(
+    engine: &Engine,
+    runtime: &Runtime,
+    session: &Session,
+    columns: Option<&Array>,
+) -> Fallible<Value> {
+    let fields = &runtime.host().fields;
+    let item = Dynamic::from(session.clone());
+    if !fields.is_empty() {
+        return column::pick(engine, fields, &item, runtime.now());
+    }
+    let Some(columns) = columns else { return Ok(value::to_json(&item)) };
+    let row = row(engine, runtime, session, columns)?;
+    Ok(Value::Object(row.into_iter().map(|(name, value)| (name, value::to_json(&value))).collect()))
+}
+
+fn row(
+    engine: &Engine,
+    runtime: &Runtime,
+    session: &Session,
+    columns: &Array,
+) -> Fallible<Vec<(String, Dynamic)>> {
+    let (item, now) = (Dynamic::from(session.clone()), runtime.now());
+    columns
+        .iter()
+        .map(|column| {
+            let column = Column::read(engine, &value::to_text(column)).map_err(unplaced)?;
+            let value = column.of(engine, &item, now)?;
+            Ok((column.name, value))
+        })
+        .collect()
 }
 
 /// The same for a script.

@@ -7,7 +7,7 @@ use rhai::NativeCallContext;
 use rhai::plugin::*;
 
 use super::failure::Fallible;
-use super::host::Bar;
+use super::host::{Amount, Bar};
 use super::runtime::Runtime;
 use crate::render;
 
@@ -45,7 +45,8 @@ pub mod progress_functions {
     #[rhai_fn(volatile, return_raw)]
     pub fn progress(ctx: NativeCallContext, what: &str, total: i64) -> Fallible<Progress> {
         let terminal = &Runtime::of(&ctx)?.host().terminal.clone();
-        let bar = terminal.bar(&render::clean_line(what), u64::try_from(total).unwrap_or_default());
+        let bar =
+            terminal.bar(&render::clean_line(what), Amount::Count(u64::try_from(total).unwrap_or_default()));
         Ok(Progress(Rc::new(State { bar: RefCell::new(Some(bar)), done: Cell::new(0) })))
     }
 

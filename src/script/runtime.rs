@@ -39,6 +39,8 @@ struct State {
     args: RefCell<Dynamic>,
     /// Why stdout couldn't be written, where no call could throw it.
     output_error: RefCell<Option<String>>,
+    /// Whether the program ends after the script.
+    is_last: Cell<bool>,
     /// What was changed on the server, counted by sort.
     changes: RefCell<Vec<(Change, usize)>>,
     /// Where a test runs.
@@ -67,6 +69,9 @@ const STEPS_A_LOOK: u64 = 1 << 10;
 /// How many steps a script may take that has passed a limit. What stops it for good has no place inside of a function, so
 /// that the next look at a variable is given the chance to stop it with one.
 const LAST_STEPS: u64 = 2000;
+
+/// The exit code of what Ctrl-C has ended.
+const INTERRUPTED: i32 = 130;
 
 /// A sort of change, for what an interrupted script says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +123,7 @@ impl Runtime {
             exit: Cell::new(None),
             args: RefCell::new(Dynamic::UNIT),
             output_error: RefCell::new(None),
+            is_last: Cell::new(false),
             changes: RefCell::new(Vec::new()),
             world,
             deadline: Cell::new(None),
@@ -347,6 +353,17 @@ impl Runtime {
     pub fn exit(&self, code: i32) -> Failure {
         self.state.exit.set(Some(code));
         Failure::Stopped
+    }
+
+    /// Says that the program ends after the script.
+    pub fn set_last(&self) {
+        self.0.is_last.set(true);
+    }
+
+    /// The user has left, by Ctrl-C, what ends in no other way: there is nothing to tell, but to whoever waits at a REPL for
+    /// what follows. Give the failure back.
+    pub fn left(&self) -> Failure {
+        if self.0.is_last.get() { self.exit(INTERRUPTED) } else { Failure::Stopped }
     }
 
     pub fn take_exit(&self) -> Option<i32> {

@@ -10,7 +10,7 @@ use rhai::{Map, NativeCallContext};
 
 use super::duration::Span;
 use super::failure::{At, Failure, Fallible};
-use super::host::Bar;
+use super::host::{Amount, Bar};
 use super::runtime::Runtime;
 use super::session::{OptionMap, Session};
 use super::sessions::Sessions;
@@ -241,7 +241,7 @@ fn wait_for(runtime: &Runtime, targets: &[Target], wanted: &Wanted) -> Result<Ve
             }
             return Ok(sessions);
         }
-        let bar = runtime.host().terminal.bar("waiting", ids.len() as u64);
+        let bar = runtime.host().terminal.bar("waiting", Amount::Count(ids.len() as u64));
         let mut waiting = Waiting::new(ids);
         let deciding = waiting.decide(&client, wanted, bar.as_ref());
         let timed_out = match wanted.timeout {

@@ -541,5 +541,5 @@ fn agents_are_deployed_only_when_they_have_changed() {
 }
 
 fn client_hash(path: &std::path::Path) -> String {
-    crate::client::Package::from_path(path, None, None).expect("a package").source_hash
+    crate::client::Package::from_path(path, None, None, &mut |_| ()).expect("a package").source_hash
 }
