@@ -372,7 +372,7 @@ fn it_goes_on_with_a_server_that_comes_back() {
     let screen = OnTerminal::start(test.args(["sessions", "list", "--watch"]), 10, 100);
     let list = || test.args(["sessions", "list"]).any_stdout().run().stdout;
     screen.shows(&list());
-    test.kill_server();
+    test.server().kill();
     drop(run);
     // Somebody starts it again, and what has become of the session meanwhile is told.
     let now = list();
