@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rexpect::session::{Options, spawn_with_options};
 use serde_json::json;
 
-use crate::process::wait_until;
+use crate::process::{PATIENCE, wait_until};
 use crate::test::{Test, agents, has_namespaces, started};
 
 /// Writes a package for pip by hand: no index and no other package is needed for it.
@@ -344,6 +345,27 @@ fn what_can_not_be_installed_is_told_with_the_end_of_the_log() {
     node_agent(&test, "knot", "true");
     deploy(&test, &folder);
     assert_eq!(test.send(&test.create("knot"), "node -p 'require(\"greeting\")'"), "installed\n");
+}
+
+#[test]
+fn a_terminal_shows_how_far_an_installation_is() {
+    if !has_npm() {
+        skip!("there is no npm");
+    }
+    let test = Test::new();
+    let folder = node_agent(&test, "knot", WAITS);
+    let words = ["deploy", "--dir", folder.to_str().unwrap()];
+    let options = Options::new().timeout_ms(Some(PATIENCE.as_millis() as u64)).strip_ansi_escape_codes(true);
+    let mut terminal = spawn_with_options(test.args(words).for_terminal("xterm"), options).unwrap();
+    terminal.exp_string("Deployed knot (revision 1)").unwrap();
+    terminal.exp_string("Installing the dependencies of knot…").unwrap();
+    // Time passes, and is told.
+    for second in 1..=2 {
+        terminal.exp_string(&format!("knot: dependencies building {second}s")).unwrap();
+    }
+    let_go(&test);
+    terminal.exp_string("Installed").unwrap();
+    terminal.exp_eof().unwrap();
 }
 
 #[test]

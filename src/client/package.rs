@@ -24,6 +24,9 @@ const NEVER: [&str; 4] = [".git", ".env*", "node_modules", ".venv"];
 /// The most that is packed, in bytes before compression.
 const MAX_BYTES: u64 = 200 << 20;
 
+/// So many bytes are compressed at a time.
+const PIECE: usize = 1 << 20;
+
 /// An agent as it is sent to the server.
 #[derive(Clone, Debug)]
 pub struct Package {
@@ -84,12 +87,14 @@ impl Package {
         let name = agent_name(name, &config, &folder)?;
         config.name = Some(name.clone());
         let tar = pack(&folder, &config.ignore, packed)?;
-        let mut hash = SourceHash::default();
-        hash.update(&tar);
+        let (mut hash, mut gzip) = (SourceHash::default(), GzEncoder::new(Vec::new(), Compression::fast()));
+        for piece in tar.chunks(PIECE) {
+            hash.update(piece);
+            gzip.write_all(piece).map_err(|error| unreadable(&folder, &error))?;
+            packed(tar.len() as u64);
+        }
         let source_hash = hash.finish(&config);
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        let archive =
-            gzip.write_all(&tar).and_then(|()| gzip.finish()).map_err(|error| unreadable(&folder, &error))?;
+        let archive = gzip.finish().map_err(|error| unreadable(&folder, &error))?;
         Ok(Self { name, config, archive, source_hash })
     }
 }

@@ -122,8 +122,9 @@ impl Onlooker<'_> {
                 Ok(Some(ended))
             }
             Err(error) => {
+                let is_open = screen.is_open();
                 screen.break_line()?;
-                Err(self.left(error))
+                Err(self.left(error, is_open))
             }
         }
     }
@@ -138,7 +139,7 @@ impl Onlooker<'_> {
         };
         loop {
             let next = until_left(self.runtime, async |_| Ok(changes.next().await));
-            let change = match next.map_err(|error| self.left(error))? {
+            let change = match next.map_err(|error| self.left(error, false))? {
                 Some(change) => change?,
                 None => return Err(gone()),
             };
@@ -182,12 +183,13 @@ impl Onlooker<'_> {
     }
 
     /// What is said when Ctrl-C was pressed; other errors stay as they are, and a server that has gone takes nothing along.
-    fn left(&self, error: Failure) -> Failure {
+    /// `ended_line`: the line in which the terminal showed `^C` is ended.
+    fn left(&self, error: Failure, ended_line: bool) -> Failure {
         let terminal = &self.runtime.host().terminal;
         match error {
             Failure::Stopped if self.runtime.host().interrupt.is_set() => {
-                // The terminal itself has just shown `^C`, in the middle of a line.
-                let begin = if terminal.in_is_terminal() && terminal.err_is_terminal() { "\n" } else { "" };
+                let shows_key = terminal.in_is_terminal() && terminal.err_is_terminal();
+                let begin = if shows_key && !ended_line { "\n" } else { "" };
                 self.runtime
                     .err(&format!("{begin}Left session {}; what runs there goes on.\n", self.id.short()));
                 self.runtime.left()

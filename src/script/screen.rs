@@ -168,6 +168,11 @@ impl<'a> Screen<'a> {
         }
     }
 
+    /// Whether a line is begun and not ended.
+    pub fn is_open(&self) -> bool {
+        self.begun || self.tool_open
+    }
+
     /// Ends the line that is open.
     pub fn break_line(&mut self) -> Result<(), Failure> {
         self.close_tool();
