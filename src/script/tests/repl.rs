@@ -82,7 +82,7 @@ fn functions_and_modules_are_completed() {
     assert_eq!(repl.complete("1 + li¦"), (4, ["list(", "list_files("].map(str::to_owned).to_vec()));
     repl.is("sessions::cr¦", &["create("]);
     repl.has("sessions::¦", &["list(", "create(", "each()", "last("], &["table(", "deploy("]);
-    repl.has("agents::¦", &["get(", "deploy(", "list()"], &["create("]);
+    repl.has("agents::¦", &["get(", "deploy(", "list("], &["create("]);
     repl.is("twi¦", &["twice("]);
     repl.is("tot¦", &["total"]);
     repl.has("se¦", &["sessions::"], &["create("]);
