@@ -200,7 +200,7 @@ fn each_shell_is_answered_in_its_own_form() {
     let ask = |args: &[&str]| test.args(args).any_stdout().run().stdout;
     assert_eq!(
         ask(&["__complete", "zsh", "--", "superserve", "a"]),
-        "\na:One: \\\\ two.\nagents:Deployed agents\n"
+        "\na:One: \\\\ two.\nagents:Deployed agents\nauth:Who you are at a server\n"
     );
     assert_eq!(ask(&["__complete", "zsh", "--", "superserve", "a", "10:1"]), "\n10\\:15\n");
     assert_eq!(ask(&["__complete", "fish", "--", "superserve", "a", "10:1"]), "\n10:15\n");
