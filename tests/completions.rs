@@ -206,7 +206,7 @@ fn each_shell_is_answered_in_its_own_form() {
     assert_eq!(ask(&["__complete", "fish", "--", "superserve", "a", "10:1"]), "\n10:15\n");
     // Bash replaces what stands behind a colon, and shows what the answers are about when it lists them.
     assert_eq!(ask(&["__complete", "bash", "9", "1", "--", "superserve", "a", "10:1"]), "\n15\n");
-    assert_eq!(ask(&["__complete", "bash", "9", "a", "--", "superserve", "a"]), "\na\nagents\n");
+    assert_eq!(ask(&["__complete", "bash", "9", "a", "--", "superserve", "a"]), "\na\nagents\nauth\n");
     assert_eq!(
         ask(&["__complete", "bash", "63", "a", "--", "superserve", "a"]),
         "\na       (One: \\ two.)\nagents  (Deployed agents)\n"
