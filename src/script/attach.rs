@@ -50,7 +50,7 @@ pub fn attach(runtime: &Runtime, session: &Session, how: Attachment) -> Result<(
         }
     }
     if !how.json {
-        let called = screen::called(&session.clone().into());
+        let called = screen::called(&runtime.session(session.clone()));
         runtime.err(&format!("Attached: {called}. Ctrl-C leaves, and the run goes on.\n\n"));
     }
     if how.follow {

@@ -357,13 +357,13 @@ impl Runtime {
 
     /// Says that the program ends after the script.
     pub fn set_last(&self) {
-        self.0.is_last.set(true);
+        self.state.is_last.set(true);
     }
 
     /// The user has left, by Ctrl-C, what ends in no other way: there is nothing to tell, but to whoever waits at a REPL for
     /// what follows. Give the failure back.
     pub fn left(&self) -> Failure {
-        if self.0.is_last.get() { self.exit(INTERRUPTED) } else { Failure::Stopped }
+        if self.state.is_last.get() { self.exit(INTERRUPTED) } else { Failure::Stopped }
     }
 
     pub fn take_exit(&self) -> Option<i32> {

@@ -469,7 +469,7 @@ pub mod session_methods {
     /// ```
     #[rhai_fn(pure, volatile, return_raw)]
     pub fn attach(ctx: NativeCallContext, session: &mut Session, options: Map) -> Fallible<()> {
-        let runtime = Runtime::of(&ctx)?;
+        let runtime = Runtime::of_session(&ctx, session)?;
         let how = Attachment::read(options, &runtime).at(&ctx)?;
         look_on(&runtime, session, how).at(&ctx)
     }
