@@ -10,6 +10,7 @@ use superserve::wire::{CreateSession, Session};
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_superserve");
 
 /// Runs a command of the program, which must succeed.
+#[allow(dead_code, reason = "not every bench does")]
 pub fn superserve(home: &Path, args: &[&str], env: &[(&str, &str)]) {
     let mut command = Command::new(PROGRAM);
     command.args(args).env("SUPERSERVE_HOME", home).envs(env.iter().copied());

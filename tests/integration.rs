@@ -15,6 +15,7 @@ mod command;
 mod process;
 mod request;
 mod test;
+mod transcript;
 
 mod agents;
 mod bad_input;
@@ -66,6 +67,7 @@ mod sessions_send;
 mod sessions_wait;
 mod sessions_watch;
 mod suite;
+mod transcripts;
 mod turns;
 mod versions;
 mod wire;

@@ -122,7 +122,7 @@ fn split(bytes: &[u8]) -> Option<(String, &[u8])> {
     Some((String::from_utf8_lossy(&bytes[..end]).into_owned(), &bytes[end + 4..]))
 }
 
-fn is_whole(bytes: &[u8]) -> bool {
+pub fn is_whole(bytes: &[u8]) -> bool {
     let Some((head, body)) = split(bytes) else { return false };
     let head = head.to_lowercase();
     match head.lines().find_map(|line| line.strip_prefix("content-length:")) {
@@ -131,7 +131,7 @@ fn is_whole(bytes: &[u8]) -> bool {
     }
 }
 
-fn parse(bytes: &[u8]) -> Answer {
+pub fn parse(bytes: &[u8]) -> Answer {
     let (head, body) =
         split(bytes).unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(bytes)));
     let mut lines = head.lines();
@@ -142,7 +142,14 @@ fn parse(bytes: &[u8]) -> Answer {
         .collect();
     let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
     let body = if chunked { join_chunks(body) } else { body.to_vec() };
-    Answer { status, headers, body: String::from_utf8(body).expect("UTF-8") }
+    // An archive is read as text for its head alone.
+    let is_archive =
+        headers.iter().any(|(name, value)| name == "content-type" && value == "application/gzip");
+    let body = match is_archive {
+        true => String::from_utf8_lossy(&body).into_owned(),
+        false => String::from_utf8(body).expect("UTF-8"),
+    };
+    Answer { status, headers, body }
 }
 
 fn join_chunks(mut bytes: &[u8]) -> Vec<u8> {

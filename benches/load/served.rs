@@ -26,7 +26,8 @@ for line in sys.stdin:
 pub struct Served {
     serve: Child,
     pub home: PathBuf,
-    _folder: Option<TempDir>,
+    /// Removed with the server.
+    folder: Option<TempDir>,
     pub url: String,
     pub token: String,
     /// Asks over TCP with the token.
@@ -39,7 +40,9 @@ impl Served {
     pub async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a home");
         let home = folder.path().join("home");
-        Self { _folder: Some(folder), ..Self::of(&home).await }
+        let mut served = Self::of(&home).await;
+        served.folder = Some(folder);
+        served
     }
 
     /// A server of this home, with the agent `counter`.
@@ -72,7 +75,7 @@ impl Served {
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         deploy(&client, home, "counter", "agent.py", COUNTER).await;
         let driver = info.sandbox.unwrap_or_default();
-        Self { serve, home: home.to_owned(), _folder: None, url, token, client, http, driver }
+        Self { serve, home: home.to_owned(), folder: None, url, token, client, http, driver }
     }
 
     pub fn get(&self, path: &str) -> reqwest::RequestBuilder {
@@ -128,6 +131,11 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// Of a run of which so many events have come before.
+    pub fn after(events: u64) -> Self {
+        Self { events, ..Self::default() }
+    }
+
     pub fn feed(&mut self, bytes: &[u8]) {
         for event in self.decoder.feed(bytes) {
             self.take(event);

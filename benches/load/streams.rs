@@ -40,7 +40,6 @@ pub async fn measure(count: usize, time: Duration) {
         let served = served.clone();
         streams.spawn(async move { (run(&served, id.as_str(), lines).await, id) });
     }
-    let memory = tokio::spawn(peak(served.clone()));
     let (mut late, mut wrong, mut events, mut received, mut replays) = (Vec::new(), Vec::new(), 0, 0, 0);
     while let Some(done) = streams.join_next().await {
         let (mut checked, id) = done.expect("a stream");
@@ -50,14 +49,13 @@ pub async fn measure(count: usize, time: Duration) {
         received += checked.lines;
         // What is read again from the middle is the rest.
         let after = checked.events / 2;
-        let mut again = Checked { events: after, ..Checked::default() };
+        let mut again = Checked::after(after);
         let path = format!("/sessions/{id}/events?after={after}");
         let bytes = served.get(&path).send().await.expect("an answer").bytes().await.expect("events");
         again.feed(&bytes);
         let numbers = again.events == checked.events && again.ended;
         replays += usize::from(!numbers);
     }
-    memory.abort();
     let took = begun.elapsed().as_secs_f64();
     let expected = lines * count as u64;
     row("lines received", format!("{received}"), &format!("of {expected}"));
@@ -74,17 +72,6 @@ pub async fn measure(count: usize, time: Duration) {
     let after = served.memory();
     row("the server's memory before and after, MB", format!("{before:.0} / {after:.0}"), "");
     row("after over before", format!("{:.2}", after / before), "");
-}
-
-async fn peak(served: Arc<Served>) {
-    let mut last = 0.0;
-    loop {
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        let now = served.memory();
-        if now > last {
-            last = now;
-        }
-    }
 }
 
 /// Sends a session a message and reads its run to the end, over one connection.
