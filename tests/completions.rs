@@ -209,7 +209,7 @@ fn each_shell_is_answered_in_its_own_form() {
     assert_eq!(ask(&["__complete", "bash", "9", "a", "--", "superserve", "a"]), "\na\nagents\nauth\n");
     assert_eq!(
         ask(&["__complete", "bash", "63", "a", "--", "superserve", "a"]),
-        "\na       (One: \\ two.)\nagents  (Deployed agents)\n"
+        "\na       (One: \\ two.)\nagents  (Deployed agents)\nauth    (Who you are at a server)\n"
     );
     assert_eq!(ask(&["__complete", "bash", "63", "age", "--", "superserve", "age"]), "\nagents\n");
     for (shell, part) in [
