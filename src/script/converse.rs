@@ -1,6 +1,7 @@
 //! Messages to an agent and its replies: quietly, and as the dialogue of `run` and `resume`.
 
 use rhai::Map;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Line;
 use super::agents::Agent;
@@ -222,7 +223,9 @@ fn turn(
     let interrupt = &runtime.host().interrupt;
     // Ours, so that the message can be sent again when a connection breaks. Commands of a test may share a seed, and must not
     // take each other's message for the same.
-    let run = RunId::from_random(runtime.host().clock.random() ^ u128::from(std::process::id()));
+    let mut told_apart = DefaultHasher::new();
+    (id, prompt).hash(&mut told_apart);
+    let run = RunId::from_random(runtime.host().clock.random() ^ u128::from(told_apart.finish()));
     runtime.block_on_through(async {
         let client = tokio::select! {
             biased;
