@@ -303,21 +303,21 @@ impl Client {
     pub async fn send(&self, id: &SessionId, prompt: &str) -> Result<RunStream> {
         let body = SendMessage { prompt: prompt.to_owned(), run_id: None };
         let request = self.request(Method::POST, &format!("/sessions/{id}/messages")).json(&body);
-        Ok(RunStream::new(self.clone(), id.clone(), None, self.ask(request).await?, 0))
+        Ok(RunStream::new(self.clone(), id.clone(), self.ask(request).await?, 0))
     }
 
     /// The same; the run gets this ID. If the connection breaks, the same is asked again: the server begins one run of an
     /// ID.
     pub async fn send_as(&self, id: &SessionId, prompt: &str, run: RunId) -> Result<RunStream> {
-        let body = SendMessage { prompt: prompt.to_owned(), run_id: Some(run.clone()) };
+        let body = SendMessage { prompt: prompt.to_owned(), run_id: Some(run) };
         let request = self.request(Method::POST, &format!("/sessions/{id}/messages")).json(&body);
-        Ok(RunStream::new(self.clone(), id.clone(), Some(run), self.ask_again(request).await?, 0))
+        Ok(RunStream::new(self.clone(), id.clone(), self.ask_again(request).await?, 0))
     }
 
     /// `GET /sessions/{id}/events`: the latest run's events after the first `after`, then live.
     pub async fn events(&self, id: &SessionId, after: u64) -> Result<RunStream> {
         let response = self.events_response(id, after).await?;
-        Ok(RunStream::new(self.clone(), id.clone(), None, response, after))
+        Ok(RunStream::new(self.clone(), id.clone(), response, after))
     }
 
     async fn events_response(&self, id: &SessionId, after: u64) -> Result<Response> {
@@ -342,12 +342,12 @@ pub struct RunStream {
 }
 
 impl RunStream {
-    fn new(client: Client, id: SessionId, run: Option<RunId>, response: Response, received: u64) -> Self {
+    fn new(client: Client, id: SessionId, response: Response, received: u64) -> Self {
         Self {
             retries: Retries::of(&client),
             client,
             id,
-            run,
+            run: None,
             response: Some(response),
             decoder: Decoder::default(),
             ready: VecDeque::new(),

@@ -636,6 +636,8 @@ fn forms(engine: &rhai::Engine, module: &str, name: &str) -> Option<String> {
         .filter(|signature| signature.contains('('))
         .collect();
     forms.dedup();
+    // Those of a server by name are the same once more, and seldom meant.
+    forms.sort_by_key(|form| form.contains("(server: Server"));
     forms.truncate(4);
     (!forms.is_empty()).then(|| format!("It is {}.", forms.join(" or ")))
 }

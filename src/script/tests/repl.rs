@@ -309,7 +309,7 @@ fn functions_are_documented() {
         other => panic!("{name}: {other:?}"),
     };
     let list = entries("list");
-    assert_eq!(list.len(), 2);
+    assert_eq!(list.len(), 4, "two, and those of a server by name");
     assert_eq!(list[0].signature, "list() -> Sessions");
     assert!(list[0].doc.starts_with("All sessions") && !list[0].doc.contains("```"), "{}", list[0].doc);
     assert_eq!(list[0].examples, ["print(list().sum(\"message_count\"));"]);
