@@ -319,7 +319,7 @@ fn functions_are_documented() {
             .iter()
             .any(|one| one.signature == "sessions::create(agent: String) -> Session")
     );
-    assert_eq!(entries("create"), entries("sessions::create"));
+    assert_eq!(entries("create").len(), 1, "a server's, which is called as a method");
     assert_eq!(entries("Session.idle")[0].signature, "Session.idle -> Duration");
     assert_eq!(entries("Sessions.filter"), entries("filter"));
     assert_eq!(
