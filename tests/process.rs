@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a condition may take to come true before a test gives up: only ever reached by a failing test.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process that can't be mistaken for a later one with the same number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
