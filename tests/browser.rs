@@ -1,6 +1,7 @@
 //! The owner's page in a real browser, in which scripts are switched off.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -23,19 +24,8 @@ struct Browser {
 impl Browser {
     fn open() -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let mut driver = Command::new("chromedriver")
-            .args(["--port=0"])
-            .env("HOME", profile.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let port = lines
-            .find_map(|line| {
-                Some(line.split_once("started successfully on port ")?.1.trim_end_matches('.').to_owned())
-            })
-            .expect("a port");
+        // It looks for a free port first and binds it second, by when another test may have it: then it ends without one.
+        let (driver, port) = (0..5).find_map(|_| start_driver(profile.path())).expect("a driver with a port");
         let address = format!("127.0.0.1:{port}");
         let args = [
             "--headless",
@@ -100,6 +90,25 @@ impl Drop for Browser {
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
+}
+
+/// A driver and its port, unless it ends without one.
+fn start_driver(home: &Path) -> Option<(Child, String)> {
+    let mut driver = Command::new("chromedriver")
+        .args(["--port=0"])
+        .env("HOME", home)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let port = lines.find_map(|line| {
+        Some(line.split_once("started successfully on port ")?.1.trim_end_matches('.').to_owned())
+    });
+    if port.is_none() {
+        driver.wait().unwrap();
+    }
+    Some((driver, port?))
 }
 
 fn call(address: &str, method: &str, path: &str, body: &Value) -> Value {
