@@ -165,6 +165,11 @@ fn group(name: &str, commands: &[&scripts::Command], depth: usize) -> Command {
     tree
 }
 
+/// A group: without one of its commands it only shows its help.
+pub fn needs_one(command: Command) -> Command {
+    command.subcommand_required(true).arg_required_else_help(true)
+}
+
 /// The commands that can't be scripts.
 fn fixed() -> [Command; 16] {
     let sandbox = || {
@@ -174,7 +179,6 @@ fn fixed() -> [Command; 16] {
             .value_parser(PossibleValuesParser::new(SandboxChoice::WORDS))
             .help("How agents are isolated")
     };
-    let needs_one = |command: Command| command.subcommand_required(true).arg_required_else_help(true);
     [
         super::login::auth_command(),
         Command::new("completions").about("Print a completion script for a shell").arg(

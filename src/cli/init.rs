@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::{self, Report};
 use super::ui::Ui;
 use crate::client;
+use crate::daemon::on_path;
 use crate::render;
 use crate::script::{Terminal as _, mark, sentence};
 use crate::wire::agent::{MAX_NAME, is_agent_name};
@@ -82,7 +83,7 @@ pub fn init(name: Option<&str>, folder: &Path, search_path: &str, dry_run: bool)
         ));
     }
     let found = if is_new { None } else { script_in(folder).map_err(unusable)?? };
-    let agent = match (&found, has_python(search_path)) {
+    let agent = match (&found, on_path("python3", search_path).is_some()) {
         (Some(_), _) => None,
         (None, true) => Some(PYTHON),
         (None, false) => Some(SHELL),
@@ -189,10 +190,6 @@ fn package_main(folder: &Path) -> Option<String> {
     let package: serde_json::Value = serde_json::from_str(&text).ok()?;
     let main = package["main"].as_str()?.trim_start_matches("./");
     client::script_command(folder, Path::new(main)).is_ok().then(|| main.to_owned())
-}
-
-fn has_python(search_path: &str) -> bool {
-    search_path.split(':').any(|folder| !folder.is_empty() && Path::new(folder).join("python3").is_file())
 }
 
 fn config_text(name: &str, command: &str) -> String {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 
+use super::command::needs_one;
 use super::connection::Way;
 use super::contexts::{Choice, Contexts, LOCAL, Target, checked_url};
 use super::error::{self, Report};
@@ -33,10 +34,6 @@ pub enum ContextCommand {
     List,
     Remove(String),
     Use(String),
-}
-
-fn needs_one(command: Command) -> Command {
-    command.subcommand_required(true).arg_required_else_help(true)
 }
 
 fn word(name: &'static str, value: &'static str, help: &'static str) -> Arg {

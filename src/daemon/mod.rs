@@ -23,6 +23,7 @@ use crate::config::{Config, SandboxChoice};
 use crate::wire::server::StopServer;
 use crate::wire::{ErrorCode, PROTOCOL, ServerInfo, Version};
 
+pub use crate::platform::on_path;
 pub use crate::sandbox::{INIT, init_main};
 pub use doctor::{Check, State, doctor};
 pub use listen::{Listen, ListenError};

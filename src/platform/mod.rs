@@ -66,7 +66,6 @@ use crate::wire::{AgentConfig, Isolation, Session, SessionId, Status, Timestamp}
 use actor::{Actor, Answer, Command, Letter};
 use device::Logins;
 use stream::Broadcast;
-use tokens::Uses;
 use warm::Warm;
 use workspace::Layout;
 
@@ -170,8 +169,6 @@ struct Inner {
     installing: Mutex<HashMap<String, watch_channel::Receiver<()>>>,
     /// Logins that wait for an owner's word.
     logins: Mutex<Logins>,
-    /// When tokens were last used, as far as it is noted.
-    uses: Mutex<Uses>,
     /// Read while a session is made of a revision, written while revisions go.
     revisions: RwLock<()>,
     /// No new runs.
@@ -209,7 +206,6 @@ impl Platform {
             secrets: tokio::sync::Mutex::default(),
             installing: Mutex::default(),
             logins: Mutex::default(),
-            uses: Mutex::default(),
             revisions: RwLock::default(),
             stop: CancellationToken::new(),
             deadline: OnceLock::new(),

@@ -1,7 +1,5 @@
 //! Tokens: made once, kept as hashes, checked at every request that comes over the network.
 
-use std::collections::HashMap;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,13 +19,10 @@ const PREFIX: &str = "ss_";
 const MAX_NAME: usize = 64;
 /// The most tokens that a server keeps.
 const MAX_TOKENS: usize = 1000;
-/// How exactly the last use is noted: a write a request would cost more than the request.
-const USE: Duration = Duration::from_secs(60);
+/// How exactly the last use is noted, in milliseconds: a write a request would cost more than the request.
+const USE: u64 = 60_000;
 /// The longest life of a token with an end.
 const MAX_LIFE: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
-
-/// When each token was last noted as used, in milliseconds since the Unix epoch.
-pub type Uses = HashMap<String, i64>;
 
 impl Platform {
     /// Makes a token. Errors: a name that is none or taken, a life that is none, too many.
@@ -93,16 +88,8 @@ impl Platform {
         if !is_it || stored.token.expires_at.is_some_and(|at| at.as_millis() <= now) {
             return Ok(None);
         }
-        let is_due = {
-            let mut uses = self.0.uses.lock().unwrap_or_else(PoisonError::into_inner);
-            let noted = uses.get(&stored.token.id).copied();
-            let is_due =
-                noted.is_none_or(|noted| now.abs_diff(noted) >= u64::try_from(millis(USE)).unwrap_or(0));
-            if is_due {
-                uses.insert(stored.token.id.clone(), now);
-            }
-            is_due
-        };
+        let noted = stored.token.last_used_at.map(Timestamp::as_millis);
+        let is_due = noted.is_none_or(|noted| now.abs_diff(noted) >= USE);
         if is_due && let Err(error) = self.0.store.use_token(&stored.token.id, now).await {
             // On a full disk the owner must still get in.
             tracing::warn!(%error, "cannot note that a token was used");

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 use tower_http::cors::CorsLayer;
 
 use super::Server;
@@ -64,7 +64,7 @@ impl Rates {
         let strangers = NonZeroU32::new(STRANGER_RATE).unwrap_or(NonZeroU32::MIN);
         let burst = NonZeroU32::new(STRANGER_BURST).unwrap_or(NonZeroU32::MIN);
         // What comes at once at the start of a command is let through.
-        let quota = |rate: NonZeroU32| Quota::per_second(rate).allow_burst(rate.saturating_mul(twice()));
+        let quota = |rate: NonZeroU32| Quota::per_second(rate).allow_burst(rate.saturating_add(rate.get()));
         Self {
             tokens: a_token.map(|rate| RateLimiter::keyed(quota(rate))),
             strangers: RateLimiter::keyed(Quota::per_second(strangers).allow_burst(burst)),
@@ -75,9 +75,7 @@ impl Rates {
     fn token(&self, token: &Token) -> Result<()> {
         self.sweep();
         match &self.tokens {
-            Some(limiter) => {
-                limiter.check_key(&token.id).map_err(|until| slow_down(until.wait_time_from(now())))
-            }
+            Some(limiter) => limiter.check_key(&token.id).map_err(slow_down),
             None => Ok(()),
         }
     }
@@ -86,9 +84,7 @@ impl Rates {
     pub fn stranger(&self, peer: Peer) -> Result<()> {
         let Peer::Remote(address) = peer else { return Ok(()) };
         self.sweep();
-        self.strangers
-            .check_key(&network(address.ip()))
-            .map_err(|until| slow_down(until.wait_time_from(now())))
+        self.strangers.check_key(&network(address.ip())).map_err(slow_down)
     }
 
     fn sweep(&self) {
@@ -102,14 +98,6 @@ impl Rates {
     }
 }
 
-fn twice() -> NonZeroU32 {
-    NonZeroU32::MIN.saturating_add(1)
-}
-
-fn now() -> <DefaultClock as governor::clock::Clock>::Instant {
-    DefaultClock::default().now()
-}
-
 /// Who holds one address of version 6 holds 2^64 of them.
 fn network(address: IpAddr) -> IpAddr {
     match address {
@@ -121,7 +109,8 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-fn slow_down(wait: Duration) -> Failure {
+fn slow_down(until: NotUntil<<DefaultClock as governor::clock::Clock>::Instant>) -> Failure {
+    let wait = until.wait_time_from(DefaultClock::default().now());
     let seconds = wait.as_secs_f64().ceil().max(1.0);
     Failure::new(
         ErrorCode::RateLimited,
@@ -144,14 +133,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         parts.extensions.get().cloned().ok_or_else(unauthenticated)
-    }
-}
-
-/// How much somebody may do.
-fn scope(caller: &Caller) -> Scope {
-    match caller {
-        Caller::Owner => Scope::Admin,
-        Caller::Token(token) => token.scope,
     }
 }
 
@@ -292,19 +273,23 @@ async fn admit(server: &Server, needed: Scope, mut request: Request, next: Next)
     let from = peer(request.extensions());
     let caller = match from {
         Peer::Owner => Caller::Owner,
-        Peer::Remote(_) => Caller::Token(known(server, from, request.headers()).await?),
+        Peer::Remote(_) => {
+            let token = known(server, from, request.headers()).await?;
+            if token.scope < needed {
+                return Err(Failure::new(
+                    ErrorCode::Forbidden,
+                    format!(
+                        "The token '{}' has the scope {}, and this takes {needed}",
+                        token.name, token.scope
+                    ),
+                    format!(
+                        "Ask the server's owner for another: superserve tokens create NAME --scope {needed}."
+                    ),
+                ));
+            }
+            Caller::Token(token)
+        }
     };
-    if scope(&caller) < needed {
-        let (name, may) = match &caller {
-            Caller::Token(token) => (token.name.as_str(), token.scope),
-            Caller::Owner => ("", Scope::Admin),
-        };
-        return Err(Failure::new(
-            ErrorCode::Forbidden,
-            format!("The token '{name}' has the scope {may}, and this takes {needed}"),
-            format!("Ask the server's owner for another: superserve tokens create NAME --scope {needed}."),
-        ));
-    }
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

@@ -258,12 +258,32 @@ pub struct OfSession {
     id: String,
 }
 
-/// The parameters of `GET /sessions` that are conditions.
+/// The parameters of `GET /sessions`.
+pub struct Listing;
+
+impl IntoParams for Listing {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        /// What the old clients call `agent`.
+        #[derive(IntoParams)]
+        #[into_params(parameter_in = Query)]
+        struct Old {
+            /// The same as `agent`, which goes before it.
+            #[param(max_items = 100)]
+            #[expect(dead_code, reason = "shows its schema")]
+            agent_id: Option<Vec<String>>,
+        }
+        let mut all = SessionQuery::into_params(&place);
+        all.extend(Old::into_params(place));
+        all
+    }
+}
+
+/// Those of them that are conditions.
 pub struct Conditions;
 
 impl IntoParams for Conditions {
     fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let mut all = SessionQuery::into_params(place);
+        let mut all = Listing::into_params(place);
         all.retain(|parameter| !["fields", "limit", "cursor", "order"].contains(&parameter.name.as_str()));
         all
     }

@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use super::Server;
 use super::error::{Failure, Result};
 use super::openapi::{
-    ChangeFrame, Conditions, Conflict, Empty, Gone, ListedSessions, Malformed, NotFound, OfSession, TooLarge,
-    Unavailable,
+    ChangeFrame, Conditions, Conflict, Empty, Gone, ListedSessions, Listing, Malformed, NotFound, OfSession,
+    TooLarge, Unavailable,
 };
 use super::request::{Body, Named, session_id, session_query, stats_query, value, values};
 use super::request_id::on_its_behalf;
 use super::runs::sent;
 use crate::wire::network::EgressLog;
 use crate::wire::session::{EndMany, ResolvedIds, Selected, SelectedPage, Transcript};
-use crate::wire::{CreateSession, EndRow, ErrorCode, Session, SessionQuery, SessionStats, StatsQuery, sse};
+use crate::wire::{CreateSession, EndRow, ErrorCode, Session, SessionStats, StatsQuery, sse};
 
 /// One of the old clients posts again when a pooled connection breaks: never pool one that has changed something.
 const CLOSE: [(header::HeaderName, &str); 1] = [(header::CONNECTION, "close")];
@@ -41,15 +41,7 @@ pub async fn create(
 /// The sessions for which all conditions hold, a page of them.
 #[utoipa::path(
     get, path = "/sessions", tag = "sessions",
-    params(
-        SessionQuery,
-        (
-            "agent_id" = Option<Vec<String>>,
-            Query,
-            description = "The same as `agent`, which goes before it.",
-            max_items = 100,
-        ),
-    ),
+    params(Listing),
     responses((status = 200, body = ListedSessions), NotFound, Malformed, Unavailable),
 )]
 pub async fn list(
@@ -68,16 +60,7 @@ pub async fn list(
 /// What is counted over the sessions for which the conditions hold.
 #[utoipa::path(
     get, path = "/sessions/stats", tag = "sessions",
-    params(
-        Conditions,
-        StatsQuery,
-        (
-            "agent_id" = Option<Vec<String>>,
-            Query,
-            description = "The same as `agent`, which goes before it.",
-            max_items = 100,
-        ),
-    ),
+    params(Conditions, StatsQuery),
     responses((status = 200, body = SessionStats), NotFound, Malformed, Unavailable),
 )]
 pub async fn stats(
