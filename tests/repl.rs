@@ -317,6 +317,9 @@ fn ctrl_c_stops_what_runs_and_clears_what_is_typed() {
     }
     terminal.types("this is half a li");
     terminal.0.send_control('c').expect("Ctrl-C");
+    // The prompt stands before each letter that is drawn too; the next one is on a line of its own. What is typed
+    // before that is gone with the line, as a terminal does it.
+    terminal.sees("\n");
     terminal.sees("> ");
     terminal.line("kept + 2", "43");
     terminal.leaves();
