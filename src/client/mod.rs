@@ -1,8 +1,10 @@
 //! One method a call to a server; the only way to the platform from the script's side.
 
+mod ask;
 mod auth;
 mod download;
 mod error;
+mod events;
 mod files;
 mod package;
 mod request;
@@ -20,9 +22,10 @@ use crate::wire::Secret;
 
 pub use download::Download;
 pub use error::{Error, Result};
+pub use events::RunStream;
 pub use files::{Content, not_in_workspace};
 pub use package::{Package, folder_name, script_command};
-pub use request::{RunStream, digits};
+pub use request::digits;
 pub use sent::Sent;
 
 /// The longest path that a socket's address holds, in bytes (`sun_path` without its final NUL).

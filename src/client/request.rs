@@ -1,14 +1,10 @@
 //! The calls.
 
-use std::collections::VecDeque;
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use reqwest::header::RETRY_AFTER;
 use reqwest::multipart::Form;
-use reqwest::{Method, RequestBuilder, Response};
-use serde::Serialize;
+use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
 
 use super::download::Download;
@@ -20,85 +16,12 @@ use crate::wire::network::EgressLog;
 use crate::wire::secret::{SecretKeys, SetSecrets, wrong_key};
 use crate::wire::server::{Collect, Freed, StopServer};
 use crate::wire::session::{EndMany, ResolvedIds, Transcript};
-use crate::wire::sse::Decoder;
 use crate::wire::{
-    Agent, CreateSession, Egress, EndRow, ErrorBody, ErrorCode, Message, NumberedEvent, Order, RunId,
-    SendMessage, ServerInfo, Session, SessionId, SessionPage, SessionQuery, SessionStats, StatsQuery,
-    Version,
+    Agent, CreateSession, Egress, EndRow, ErrorCode, Message, Order, ServerInfo, Session, SessionId,
+    SessionPage, SessionQuery, SessionStats, StatsQuery, Version,
 };
 
-/// How often a call is made again before its error is told, and after how long for the first time.
-const TRIES: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(100);
-/// A server that wants to be left alone for longer is.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// How often a dropped stream is asked for again in a row before the error is told: for half a minute of a network that is
-/// away, and for a moment of this machine's own server, which drops none while it lives.
-const RECONNECTS: u32 = 12;
-const LOCAL_RECONNECTS: u32 = 3;
-/// The pause before the first of them, which doubles, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_secs(5);
-
 impl Client {
-    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base))
-    }
-
-    /// Sends a request; an answer that is an error is one. What can be asked twice without harm is asked again if the
-    /// connection breaks, and anything is where the server says to wait.
-    pub(super) async fn ask(&self, request: RequestBuilder) -> Result<Response> {
-        let request = request.build()?;
-        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
-        self.asked(request, is_safe).await
-    }
-
-    /// The same, of a request that does no harm if it is made twice.
-    async fn ask_again(&self, request: RequestBuilder) -> Result<Response> {
-        self.asked(request.build()?, true).await
-    }
-
-    async fn asked(&self, mut request: reqwest::Request, is_safe: bool) -> Result<Response> {
-        let mut tries = 0;
-        loop {
-            let again = request.try_clone().filter(|_| tries < TRIES && !self.is_local);
-            let pause = match self.http.execute(request).await {
-                Ok(response) => match again.as_ref().and_then(|_| told_to_wait(&response, is_safe)) {
-                    Some(pause) => pause,
-                    None => return accepted(response).await,
-                },
-                // One that was never connected has sent nothing; the others may have been done.
-                Err(error) if again.is_some() && (is_safe || error.is_connect()) && !is_hopeless(&error) => {
-                    PAUSE * 2u32.pow(tries)
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let Some(next) = again else { return Err(Error::Protocol("a request that went".into())) };
-            request = next;
-            tries += 1;
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    pub(super) async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
-        read(self.ask(request).await?).await
-    }
-
-    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let mut tries = 0;
-        loop {
-            match self.call(self.request(Method::GET, path)).await {
-                // It broke off in the middle of the answer.
-                Err(Error::Unreachable { .. }) if tries < TRIES && !self.is_local => tries += 1,
-                other => return other,
-            }
-        }
-    }
-
-    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
-        self.call(self.request(Method::POST, path).json(body)).await
-    }
-
     /// `GET /version`.
     pub async fn version(&self) -> Result<Version> {
         self.get("/version").await
@@ -256,7 +179,7 @@ impl Client {
     /// `POST /sessions/{id}/end`.
     pub async fn end_session(&self, id: &SessionId) -> Result<Session> {
         let request = self.request(Method::POST, &format!("/sessions/{id}/end")).json(&serde_json::json!({}));
-        read(self.ask_again(request).await?).await
+        self.call_again(request).await
     }
 
     /// `POST /sessions/end`: a row a session, as each is done. Dropping the stream stops it after those in flight. Those
@@ -297,149 +220,6 @@ impl Client {
     /// `GET /sessions/{id}/network`: what was decided about the session's network, the oldest first.
     pub async fn network(&self, id: &SessionId) -> Result<Vec<Egress>> {
         Ok(self.get::<EgressLog>(&format!("/sessions/{id}/network")).await?.entries)
-    }
-
-    /// `POST /sessions/{id}/messages`: starts a run, and its events as they come.
-    pub async fn send(&self, id: &SessionId, prompt: &str) -> Result<RunStream> {
-        let body = SendMessage { prompt: prompt.to_owned(), run_id: None };
-        let request = self.request(Method::POST, &format!("/sessions/{id}/messages")).json(&body);
-        Ok(RunStream::new(self.clone(), id.clone(), self.ask(request).await?, 0))
-    }
-
-    /// The same; the run gets this ID. If the connection breaks, the same is asked again: the server begins one run of an
-    /// ID.
-    pub async fn send_as(&self, id: &SessionId, prompt: &str, run: RunId) -> Result<RunStream> {
-        let body = SendMessage { prompt: prompt.to_owned(), run_id: Some(run) };
-        let request = self.request(Method::POST, &format!("/sessions/{id}/messages")).json(&body);
-        Ok(RunStream::new(self.clone(), id.clone(), self.ask_again(request).await?, 0))
-    }
-
-    /// `GET /sessions/{id}/events`: the latest run's events after the first `after`, then live.
-    pub async fn events(&self, id: &SessionId, after: u64) -> Result<RunStream> {
-        let response = self.events_response(id, after).await?;
-        Ok(RunStream::new(self.clone(), id.clone(), response, after))
-    }
-
-    async fn events_response(&self, id: &SessionId, after: u64) -> Result<Response> {
-        let request = self.request(Method::GET, &format!("/sessions/{id}/events")).query(&[("after", after)]);
-        self.ask(request).await
-    }
-}
-
-/// The events of one run. A dropped connection is taken up where it broke.
-#[derive(Debug)]
-pub struct RunStream {
-    client: Client,
-    id: SessionId,
-    /// The run, once it is known.
-    run: Option<RunId>,
-    response: Option<Response>,
-    decoder: Decoder,
-    ready: VecDeque<NumberedEvent>,
-    received: u64,
-    retries: Retries,
-    finished: bool,
-}
-
-impl RunStream {
-    fn new(client: Client, id: SessionId, response: Response, received: u64) -> Self {
-        Self {
-            retries: Retries::of(&client),
-            client,
-            id,
-            run: None,
-            response: Some(response),
-            decoder: Decoder::default(),
-            ready: VecDeque::new(),
-            received,
-            finished: false,
-        }
-    }
-
-    /// The next event; `None` after the run's last one.
-    pub async fn next(&mut self) -> Option<Result<NumberedEvent>> {
-        loop {
-            if self.finished {
-                return None;
-            }
-            if let Some(event) = self.ready.pop_front() {
-                // While nobody listened, the run has ended and the session was sent another message.
-                if *self.run.get_or_insert_with(|| event.run_id.clone()) != event.run_id {
-                    return Some(self.fail(Error::api(
-                        ErrorCode::Conflict,
-                        "the connection broke off, and meanwhile the session was sent another message",
-                        "superserve sessions messages ID shows the whole reply.".to_owned(),
-                    )));
-                }
-                if event.number <= self.received {
-                    continue;
-                }
-                self.received = event.number;
-                self.finished = event.event.is_last();
-                return Some(Ok(event));
-            }
-            let lost = match &mut self.response {
-                Some(response) => match response.chunk().await {
-                    Ok(Some(bytes)) => {
-                        self.retries.forget();
-                        self.ready.extend(self.decoder.feed(&bytes));
-                        continue;
-                    }
-                    Err(error) => error.into(),
-                    Ok(None) => Error::Protocol("the run's stream ended before the run did".into()),
-                },
-                None => match self.client.events_response(&self.id, self.received).await {
-                    Ok(response) => {
-                        self.response = Some(response);
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-            };
-            self.response = None;
-            self.decoder = Decoder::default();
-            if let Err(error) = self.retries.pause(lost).await {
-                return Some(self.fail(error));
-            }
-        }
-    }
-
-    fn fail(&mut self, error: Error) -> Result<NumberedEvent> {
-        self.finished = true;
-        Err(error)
-    }
-}
-
-/// How often and after what pauses a dropped stream is asked for again.
-#[derive(Debug)]
-pub(super) struct Retries {
-    done: u32,
-    most: u32,
-}
-
-impl Retries {
-    pub(super) fn of(client: &Client) -> Self {
-        Self { done: 0, most: if client.is_local { LOCAL_RECONNECTS } else { RECONNECTS } }
-    }
-
-    /// Something has come: the next break is another one.
-    pub(super) fn forget(&mut self) {
-        self.done = 0;
-    }
-
-    /// Waits before the next attempt. Error: `lost`, if it is not one that passes, or comes too often.
-    pub(super) async fn pause(&mut self, lost: Error) -> Result<()> {
-        let passes = match &lost {
-            Error::Unreachable { .. } | Error::Protocol(_) => true,
-            Error::Api { code, .. } => matches!(code, ErrorCode::RateLimited | ErrorCode::ShuttingDown),
-            Error::Input { .. } | Error::Missing { .. } => false,
-        };
-        if !passes || self.done == self.most {
-            return Err(lost);
-        }
-        tokio::time::sleep((FIRST_PAUSE * 2u32.pow(self.done)).min(LAST_PAUSE)).await;
-        self.done += 1;
-        Ok(())
     }
 }
 
@@ -484,38 +264,6 @@ impl<T: DeserializeOwned> Lines<T> {
             }
         }
     }
-}
-
-async fn read<T: DeserializeOwned>(response: Response) -> Result<T> {
-    serde_json::from_slice(&response.bytes().await?).map_err(|error| Error::Protocol(error.to_string()))
-}
-
-/// How long the server says to wait before the same is asked again; `None` if it says nothing or too long.
-fn told_to_wait(response: &Response, is_safe: bool) -> Option<Duration> {
-    let may_ask = match response.status().as_u16() {
-        429 => true,
-        503 => is_safe,
-        _ => false,
-    };
-    let seconds: u64 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds)).filter(|wait| may_ask && *wait <= LONGEST_WAIT)
-}
-
-/// Whether asking again can't help: a certificate stays what it is, a name too.
-fn is_hopeless(error: &reqwest::Error) -> bool {
-    error.is_builder() || super::error::cause(error).downcast_ref::<rustls::Error>().is_some()
-}
-
-pub(super) async fn accepted(response: Response) -> Result<Response> {
-    if response.status().is_success() {
-        return Ok(response);
-    }
-    let status = response.status();
-    let body = response.bytes().await?;
-    Err(match serde_json::from_slice::<ErrorBody>(&body) {
-        Ok(body) => body.into(),
-        Err(_) => Error::Protocol(format!("status {status} without a sentence")),
-    })
 }
 
 type Pairs = Vec<(&'static str, String)>;

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use futures_util::{Stream, stream};
-use reqwest::{Method, Response};
+use reqwest::{Method, RequestBuilder, Response};
 
-use super::request::Retries;
+use super::ask::{Lost, Retries};
 use super::{Client, Error, Result};
 use crate::wire::sse::ChangeDecoder;
 use crate::wire::{ErrorCode, SessionEvent, SessionId};
@@ -22,19 +22,19 @@ impl Client {
     ) -> Result<impl Stream<Item = Result<SessionEvent>> + Send + use<>> {
         let watch = Watch {
             client: self.clone(),
-            response: Some(self.watch_response(ids).await?),
+            response: Some(self.ask(self.watch_request(ids)).await?),
             ids: ids.to_vec(),
             decoder: ChangeDecoder::default(),
             ready: VecDeque::new(),
-            retries: Retries::of(self),
+            retries: Retries::of_a_stream(self),
             finished: false,
         };
         Ok(stream::unfold(watch, |mut watch| async move { watch.next().await.map(|event| (event, watch)) }))
     }
 
-    async fn watch_response(&self, ids: &[SessionId]) -> Result<Response> {
+    fn watch_request(&self, ids: &[SessionId]) -> RequestBuilder {
         let pairs: Vec<(&str, &str)> = ids.iter().map(|id| ("id", id.as_str())).collect();
-        self.ask(self.request(Method::GET, "/sessions/watch").query(&pairs)).await
+        self.request(Method::GET, "/sessions/watch").query(&pairs)
     }
 }
 
@@ -65,14 +65,14 @@ impl Watch {
                 return None;
             }
             let lost = match &mut self.response {
-                None => match self.client.watch_response(&self.ids).await {
+                None => match self.client.stream(self.client.watch_request(&self.ids)).await {
                     Ok(response) => {
                         self.response = Some(response);
                         continue;
                     }
-                    Err(error) => match self.forget_missing(error).await {
+                    Err(lost) => match self.forget_missing(lost).await {
                         Ok(()) => continue,
-                        Err(error) => error,
+                        Err(lost) => lost,
                     },
                 },
                 Some(response) => match response.chunk().await {
@@ -85,15 +85,17 @@ impl Watch {
                         self.finished = true;
                         continue;
                     }
-                    Err(error) => error.into(),
-                    Ok(None) => Error::Protocol("the stream of changes ends again and again".into()),
+                    Err(error) => Lost::midway(error),
+                    Ok(None) => {
+                        Lost::midway(Error::Protocol("the stream of changes ends again and again".into()))
+                    }
                 },
             };
             self.response = None;
             self.decoder = ChangeDecoder::default();
             // What changed meanwhile can't be known of one that watches all: whoever reads it asks anew.
             let lost = match self.ids.is_empty() {
-                true => Err(lost),
+                true => Err(lost.error),
                 false => self.retries.pause(lost).await,
             };
             if let Err(error) = lost {
@@ -104,19 +106,19 @@ impl Watch {
     }
 
     /// After a refusal: those that were forgotten while nobody listened are told as such, and watched no longer.
-    async fn forget_missing(&mut self, refusal: Error) -> Result<()> {
-        if !is_missing(&refusal) {
-            return Err(refusal);
+    async fn forget_missing(&mut self, refused: Lost) -> std::result::Result<(), Lost> {
+        if !is_missing(&refused.error) {
+            return Err(refused);
         }
         for id in &self.ids {
             match self.client.session(id).await {
                 Ok(_) => {}
                 Err(error) if is_missing(&error) => self.ready.push_back(SessionEvent::Deleted(id.clone())),
-                Err(error) => return Err(error),
+                Err(error) => return Err(Lost::midway(error)),
             }
         }
         if self.ready.is_empty() {
-            return Err(refusal);
+            return Err(refused);
         }
         Ok(())
     }
