@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -324,6 +324,38 @@ fn with_a_certificate_others_come_over_tls() {
         .status(6)
         .stderr_part("It speaks no TLS there: is the port right, or is it http://?")
         .run();
+}
+
+#[test]
+fn a_renewed_certificate_needs_no_restart() {
+    let test = Test::new();
+    let (cert, key) = certificate(&test);
+    let flags =
+        ["--listen", "127.0.0.1:0", "--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let served = Served::with(test, &flags);
+    let url = format!("https://{}", served.address);
+    let token = served.token("ada", "read");
+    let user = Test::new();
+    let old = user.write("old.pem", &fs::read_to_string(&cert).unwrap());
+    let trusts = |authority: &Path| {
+        let asked = user.args(["--url", &url, "sessions", "list"]).env("SUPERSERVE_API_KEY", &token);
+        asked.env("SSL_CERT_FILE", authority.to_str().unwrap()).any_stderr().any_status().run().status == 0
+    };
+    assert!(trusts(&old));
+    let other = Test::new();
+    let (new_cert, new_key) = certificate(&other);
+    // Half of a pair, and then what is no certificate: whoever comes gets the old one.
+    fs::rename(&new_cert, &cert).unwrap();
+    assert!(trusts(&old));
+    let new = user.write("new.pem", &fs::read_to_string(&cert).unwrap());
+    served.test.write("cert.pem", "nothing");
+    assert!(trusts(&old));
+    fs::copy(&new, &cert).unwrap();
+    fs::rename(&new_key, &key).unwrap();
+    assert!(trusts(&new) && !trusts(&old));
+    let log = served.log();
+    assert!(log.contains("the certificate stays the old one"), "{log}");
+    assert!(log.contains("the certificate was renewed"), "{log}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! `superserve server gc` and `server backup`: what is let go of, and what is never.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::time::Duration;
 
+use rustix::fs::{FileType, Mode};
 use serde_json::json;
 
 use crate::test::Test;
@@ -122,4 +123,30 @@ fn a_backup_makes_a_home() {
         .stderr_part("✗ cannot write no-such-folder/file: ")
         .status(2)
         .run();
+}
+
+#[test]
+fn a_backup_goes_through_a_pipe_and_replaces_nothing_but_files() {
+    let test = Test::new();
+    test.deploy("echo");
+    let listed = test.shell("superserve server backup - | tar tz").any_stderr().any_stdout().run();
+    assert!(listed.stdout.contains("superserve.db"), "{listed:#?}");
+    assert!(!listed.stderr.contains("written"), "{listed:#?}");
+    let pipe = test.work().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    test.args(["server", "backup", "pipe"])
+        .stderr(
+            "✗ cannot write pipe: it is no file\n  Name a file in a folder that you may write, or - for stdout.\n",
+        )
+        .status(2)
+        .run();
+    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+    // A link leads to its file, and stays one.
+    test.write("kept.tar.gz", "");
+    std::os::unix::fs::symlink(test.work().join("kept.tar.gz"), test.work().join("latest")).unwrap();
+    for _ in 0..2 {
+        test.args(["server", "backup", "latest"]).any_stderr().run();
+        assert!(fs::symlink_metadata(test.work().join("latest")).unwrap().is_symlink());
+        assert!(fs::metadata(test.work().join("kept.tar.gz")).unwrap().len() > 1000);
+    }
 }

@@ -92,12 +92,15 @@ pub fn would(terminal: &dyn Terminal, what: &str) -> Result {
     Ok(0)
 }
 
-/// Saves a copy of the database and of the agents' code.
+/// Saves a copy of the database and of the agents' code, or writes it to stdout.
 pub fn backup(given: &Given<'_>, file: &std::path::Path) -> Result {
     let terminal = given.terminal;
     let way = Way::new(given.config, given.choice)?;
     if given.dry_run {
         return would(terminal, &format!("write {}", file.display()));
+    }
+    if file.as_os_str() == "-" {
+        return print_backup(terminal, &way);
     }
     let bytes = block_on(async { way.connect(terminal).await?.backup().await?.save(file).await })?;
     terminal.err(&format!(
@@ -106,6 +109,25 @@ pub fn backup(given: &Given<'_>, file: &std::path::Path) -> Result {
         bytes as f64 / f64::from(1 << 20)
     ));
     Ok(0)
+}
+
+fn print_backup(terminal: &dyn Terminal, way: &Way) -> Result {
+    if terminal.out_is_terminal() {
+        let hint = "Name a file, or redirect it: superserve server backup - > backup.tar.gz";
+        return Err(Report::usage("an archive is nothing for a terminal".to_owned(), hint));
+    }
+    let mut written = Ok(());
+    block_on(async {
+        let mut backup = way.connect(terminal).await?.backup().await?;
+        while let Some(piece) = backup.next().await? {
+            written = terminal.out_bytes(&piece);
+            if written.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    })?;
+    written.map(|()| 0).map_err(|error| Report::io(&error))
 }
 
 /// Lets go of what is past its time, or tells what would go.

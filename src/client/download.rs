@@ -30,12 +30,19 @@ impl Download {
     }
 
     /// Writes all of it to a file that only its owner may read, and answers how many bytes. A file that is there is
-    /// replaced once the new one is whole and on the disk; what fails leaves it as it was.
+    /// replaced once the new one is whole and on the disk; what fails leaves it as it was. A link is followed. Error: what
+    /// is there is no file.
     pub async fn save(mut self, path: &Path) -> Result<u64> {
         let failed = |error: std::io::Error| Error::Input {
             message: format!("cannot write {}: {error}", path.display()),
-            hint: Some("Name a file in a folder that you may write.".to_owned()),
+            hint: Some("Name a file in a folder that you may write, or - for stdout.".to_owned()),
         };
+        let target = std::fs::canonicalize(path);
+        let path = target.as_deref().unwrap_or(path);
+        // A device or a pipe would be replaced too, and be missed by every other program.
+        if path.metadata().is_ok_and(|there| !there.is_file()) {
+            return Err(failed(std::io::Error::other("it is no file")));
+        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
         let mut bytes = 0;

@@ -5,7 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +16,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
@@ -27,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::certificate;
 use crate::server::Peer;
 
 /// How long a request's head may take, and a connection stay without a request.
@@ -94,7 +92,7 @@ impl Bound {
     /// certificate or its key can't be used.
     pub async fn bind(listen: &Listen) -> Result<Self, ListenError> {
         let failed = |reason: String| ListenError::Address { address: listen.address.clone(), reason };
-        let tls = listen.tls.as_ref().map(|(cert, key)| acceptor(cert, key)).transpose()?;
+        let tls = listen.tls.as_ref().map(|(cert, key)| certificate::config(cert, key)).transpose()?;
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&listen.address)
             .await
             .map_err(|error| failed(error.to_string()))?
@@ -121,6 +119,7 @@ impl Bound {
         let Some(address) = listeners.first().and_then(|listener| listener.local_addr().ok()) else {
             return Err(failed(refused));
         };
+        let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         Ok(Self { listeners, tls, address, is_any: address.ip().is_unspecified() })
     }
 
@@ -128,27 +127,6 @@ impl Bound {
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
     }
-}
-
-fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, ListenError> {
-    let failed = |what, path: &Path, reason: String| ListenError::Tls { what, path: path.to_owned(), reason };
-    let in_cert = |error: rustls::pki_types::pem::Error| failed("the certificate", cert, error.to_string());
-    let chain = CertificateDer::pem_file_iter(cert)
-        .map_err(in_cert)?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(in_cert)?;
-    if chain.is_empty() {
-        return Err(failed("the certificate", cert, "it holds none".to_owned()));
-    }
-    let secret =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| failed("the key", key, error.to_string()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
-        .map_err(|error| failed("the certificate", cert, error.to_string()))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// Those who are connected.

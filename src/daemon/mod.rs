@@ -2,6 +2,7 @@
 //!
 //! Not here: routes (server) and rules (platform). The only place that re-executes the binary and takes locks.
 
+mod certificate;
 mod doctor;
 mod listen;
 mod lock;
