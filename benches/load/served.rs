@@ -122,6 +122,8 @@ pub struct Checked {
     pub events: u64,
     /// How many whole lines have come.
     pub lines: u64,
+    /// Of how many it is known how late they were.
+    timed: u64,
     text: String,
     /// What was lost, doubled or out of order, in words.
     pub wrong: Vec<String>,
@@ -167,6 +169,9 @@ impl Checked {
                     self.line(&line);
                     self.text = rest;
                 }
+                // A reply does not end with its last line's end: that comes with the next line.
+                let begun = self.text.clone();
+                self.time(&begun);
             }
             RunEvent::Completed { .. } => {
                 let line = std::mem::take(&mut self.text);
@@ -181,14 +186,25 @@ impl Checked {
 
     fn line(&mut self, line: &str) {
         self.lines += 1;
-        let mut words = line.trim_end_matches('.').split(' ');
-        let number = words.next().and_then(|word| word.parse::<u64>().ok());
+        let number = line.split(' ').next().and_then(|word| word.parse::<u64>().ok());
         if number != Some(self.lines) {
             self.wrong.push(format!("line {} is {line:?}", self.lines));
             self.lines = number.unwrap_or(self.lines);
         }
-        let printed = words.next().and_then(|word| word.parse::<i64>().ok());
-        if let Some(printed) = printed {
+        self.time(line);
+    }
+
+    /// Notes how late a line is whose number and time are here, once.
+    fn time(&mut self, line: &str) {
+        /// The digits of nanoseconds since 1970, from 2001 to 2286.
+        const DIGITS: usize = 19;
+        let Some((number, printed)) = line.trim_end_matches('.').split_once(' ') else { return };
+        let (Ok(number), DIGITS, Ok(printed)) = (number.parse(), printed.len(), printed.parse::<i64>())
+        else {
+            return;
+        };
+        if number > self.timed {
+            self.timed = number;
             self.late.push((now() - printed) as f64 / 1e6);
         }
     }
