@@ -419,7 +419,7 @@ fn a_login_is_kept_in_the_originals_format_and_a_failed_one_changes_nothing() {
     let folder = user.home().parent().unwrap().join("user/.superserve");
     user.args(["login", "--url", &served.url(), "--api-key", "wrong"])
         .status(4)
-        .stderr(format!("✗ {BAD_TOKEN}\n"))
+        .stderr(told(BAD_TOKEN, &format!("At this server: superserve login --url {}", served.url())))
         .run();
     assert!(!folder.exists());
     let token = served.token("ada@example.com", "write");
@@ -496,7 +496,10 @@ fn contexts_are_names_of_servers() {
     user.args(["context", "add", "team", "http://x"]).status(5).any_stderr().run();
     user.args(["context", "add", "x", "nonsense"]).status(2).any_stderr().run();
     user.args(["context", "use", "nobody"]).status(3).any_stderr().run();
-    user.args(["--context", "team", "sessions", "list"]).status(4).stderr(format!("✗ {NO_TOKEN}\n")).run();
+    user.args(["--context", "team", "sessions", "list"])
+        .status(4)
+        .stderr(told(NO_TOKEN, &format!("At this server: superserve login --url {}", served.url())))
+        .run();
     let token = served.token("ada", "write");
     user.args(["login", "--context", "team", "--api-key", &token]).any_stderr().run();
     user.args(["context", "use", "team"]).stderr("✓ Commands speak to team from now on\n").run();

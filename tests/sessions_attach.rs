@@ -44,7 +44,7 @@ fn a_run_is_seen_from_its_first_word_to_its_last() {
     lets_go(&test, &id, "go");
     let output = attached.finish();
     assert_eq!((output.status, output.stdout.as_str()), (0, "Agent > begun\ngo is there\n"));
-    assert_eq!(output.stderr, format!("Attached: \"go\" (steps). {LEAVES}\nCompleted in TIME\n"));
+    assert_eq!(output.stderr, format!("Attached: \"go\" (steps). {LEAVES}You > go\n\n\nCompleted in TIME\n"));
     assert_eq!(run.finish().status, 0);
 }
 
@@ -74,7 +74,7 @@ fn tools_are_shown_as_a_run_shows_them() {
     assert_eq!(
         output.stderr,
         format!(
-            "Attached: Untitled (frames). {LEAVES}[tool] cat notes.txt (TIME)\n\nCompleted in TIME\nSession {} has ended\n",
+            "Attached: Untitled (frames). {LEAVES}You > hi\n\n[tool] cat notes.txt (TIME)\n\nCompleted in TIME\nSession {} has ended\n",
             short(&id)
         )
     );
@@ -141,7 +141,7 @@ fn leaving_cancels_nothing() {
         let output = attached.finish();
         assert_eq!((output.status, output.stdout.as_str()), (130, "Agent > begun\n"));
         let left = format!("Left session {}; what runs there goes on.\n", short(&id));
-        assert_eq!(output.stderr, format!("Attached: \"go\" (steps). {LEAVES}{left}"));
+        assert_eq!(output.stderr, format!("Attached: \"go\" (steps). {LEAVES}You > go\n\n{left}"));
         assert_eq!(test.status_of(&id), "active");
     }
     lets_go(&test, &id, "go");
@@ -189,10 +189,14 @@ fn follows_every_run_until_the_session_ends() {
         output.stdout,
         "Agent > fine: message 1\nAgent > fine: message 2\nAgent > fine: message 3\nAgent > half a reply\n"
     );
-    let completed = "\nCompleted in TIME\n\n".repeat(3);
+    let completed: String =
+        (1..=3).map(|n| format!("You > message {n}\n\n\nCompleted in TIME\n\n")).collect();
     let failed = "✗ The agent exited with code 3\n  first line of trouble\n  last line of trouble\n";
     let ended = format!("Session {} has ended\n", short(&id));
-    assert_eq!(output.stderr, format!("Attached: Untitled (crash). {LEAVES}{completed}{failed}{ended}"));
+    assert_eq!(
+        output.stderr,
+        format!("Attached: Untitled (crash). {LEAVES}{completed}You > break\n\n{failed}{ended}")
+    );
 }
 
 #[test]

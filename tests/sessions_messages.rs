@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
+use crate::request::request;
 use crate::test::Test;
 
 #[test]
@@ -38,6 +41,25 @@ fn prints_json() {
     );
     assert_eq!(messages[0]["at"], "2026-03-09T10:15:00Z");
     assert_eq!(messages[0]["run_id"], messages[1]["run_id"]);
+}
+
+#[test]
+fn of_one_run_over_the_wire() {
+    let test = Test::new();
+    test.deploy("echo");
+    let id = test.begin("echo", "hello");
+    test.send(&id, "again");
+    let asked = |query: &str| {
+        let answer = request(&test, "GET", &format!("/sessions/{id}/messages{query}"), None);
+        (answer.status, answer.json())
+    };
+    let all = asked("").1["messages"].as_array().expect("messages").clone();
+    assert_eq!((all.len(), &all), (4, asked("?run_id=").1["messages"].as_array().expect("messages")));
+    let run = all[2]["run_id"].as_str().expect("a run");
+    assert_eq!(asked(&format!("?run_id={run}")).1["messages"], json!(all[2..]));
+    assert_eq!(asked(&format!("?run_id=run_{}", "0".repeat(32))).1["messages"], json!([]));
+    let (status, refused) = asked("?run_id=5a");
+    assert_eq!((status, &refused["detail"]), (422, &json!("'5a' is not a run's ID, which run_id takes")));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Client, Error, Result};
-use crate::wire::ErrorBody;
+use crate::wire::{ErrorBody, ErrorCode};
 
 /// A server that wants to be left alone for longer is.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -95,9 +95,21 @@ impl Client {
         };
         let passes = passes && wait.is_none_or(|wait| wait <= LONGEST_WAIT);
         Err(match refusal(response).await {
-            Ok(error) => Lost { passes, wait, error },
+            Ok(error) => Lost { passes, wait, error: self.with_login(error) },
             Err(error) => Lost { passes: harmless, wait, error },
         })
+    }
+
+    /// A server doesn't know by which URL it was reached.
+    fn with_login(&self, error: Error) -> Error {
+        match error {
+            Error::Api { code: code @ ErrorCode::Unauthenticated, message, hint: None } if !self.is_local => {
+                let url = self.base.trim_end_matches("/v1");
+                let hint = Some(format!("At this server: superserve login --url {url}"));
+                Error::Api { code, message, hint }
+            }
+            error => error,
+        }
     }
 
     /// A stream, asked for once: whoever reads it asks again.

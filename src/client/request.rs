@@ -17,7 +17,7 @@ use crate::wire::secret::{SecretKeys, SetSecrets, wrong_key};
 use crate::wire::server::{Collect, Freed, StopServer};
 use crate::wire::session::{EndMany, ResolvedIds, Transcript};
 use crate::wire::{
-    Agent, CreateSession, Egress, EndRow, ErrorCode, Message, Order, ServerInfo, Session, SessionId,
+    Agent, CreateSession, Egress, EndRow, ErrorCode, Message, Order, RunId, ServerInfo, Session, SessionId,
     SessionPage, SessionQuery, SessionStats, StatsQuery, Version,
 };
 
@@ -215,6 +215,12 @@ impl Client {
     /// `GET /sessions/{id}/messages`: the transcript.
     pub async fn messages(&self, id: &SessionId) -> Result<Vec<Message>> {
         Ok(self.get::<Transcript>(&format!("/sessions/{id}/messages")).await?.messages)
+    }
+
+    /// `GET /sessions/{id}/messages`: what of the transcript belongs to this run.
+    pub async fn messages_of(&self, id: &SessionId, run: &RunId) -> Result<Vec<Message>> {
+        let request = self.request(Method::GET, &format!("/sessions/{id}/messages"));
+        Ok(self.call::<Transcript>(request.query(&[("run_id", run.as_str())])).await?.messages)
     }
 
     /// `GET /sessions/{id}/network`: what was decided about the session's network, the oldest first.

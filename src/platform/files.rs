@@ -223,7 +223,7 @@ impl Platform {
     pub async fn export(&self, id: &SessionId) -> Result<Pieces> {
         let folders = self.readable(id).await?;
         let session = self.session(id).await?;
-        let messages = self.0.store.messages(id).await?;
+        let messages = self.0.store.messages(id, None).await?;
         let at = u64::try_from(self.0.clock.now_millis() / 1000).unwrap_or(0);
         let export = blocking(move || {
             let record =

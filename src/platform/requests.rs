@@ -82,7 +82,7 @@ fn any_row_of_requests_keeps_the_rules() {
                 prop_assert_ne!(session.status, Status::Active);
                 prop_assert_eq!(session.status == Status::Ended, session.end_reason.is_some());
                 let users = platform
-                    .messages(id)
+                    .messages(id, None)
                     .await
                     .expect("messages")
                     .iter()

@@ -193,10 +193,10 @@ impl Platform {
         self.ask(id, |answer| Command::Cancel { answer }).await
     }
 
-    /// The transcript.
-    pub async fn messages(&self, id: &SessionId) -> Result<Vec<Message>> {
+    /// The transcript, or what of it belongs to one run: nothing if the session has no such run.
+    pub async fn messages(&self, id: &SessionId, run: Option<&RunId>) -> Result<Vec<Message>> {
         self.stored_session(id).await?;
-        Ok(self.0.store.messages(id).await?)
+        Ok(self.0.store.messages(id, run).await?)
     }
 
     /// Forgets an ended session.

@@ -64,7 +64,7 @@ async fn from_making_to_end(stage: Stage) {
         "{history}"
     );
 
-    let messages = platform.messages(&made.id).await.expect("messages");
+    let messages = platform.messages(&made.id, None).await.expect("messages");
     let said: Vec<_> = messages.iter().map(|message| (message.role, message.content.as_str())).collect();
     assert_eq!(
         said,
@@ -92,7 +92,7 @@ async fn from_making_to_end(stage: Stage) {
         assert_eq!(error.code(), ErrorCode::Ended);
         assert_eq!(error.to_string(), "Session has ended and cannot be resumed");
     }
-    assert_eq!(platform.messages(&made.id).await.expect("the transcript stays"), messages);
+    assert_eq!(platform.messages(&made.id, None).await.expect("the transcript stays"), messages);
     platform.delete_session(&made.id).await.expect("forgotten");
     assert_eq!(platform.session(&made.id).await.expect_err("gone").code(), ErrorCode::NotFound);
     assert_eq!(platform.agent(agent.id.as_str()).await.expect("the agent").name, "echo");
@@ -138,7 +138,7 @@ async fn a_running_turn_keeps_others_out_and_can_be_cancelled() {
     assert_eq!(cancelled.status, Status::Idle);
     let rest: Vec<_> = stream.collect().await;
     assert!(matches!(rest.last().map(|last| &last.event), Some(RunEvent::Cancelled {})), "{rest:?}");
-    let messages = platform.messages(&id).await.expect("messages");
+    let messages = platform.messages(&id, None).await.expect("messages");
     assert_eq!((messages[1].content.trim_end(), messages[1].partial), ("begun", true));
     assert_eq!(platform.cancel_session(&id).await.expect("nothing to cancel").status, Status::Idle);
     platform.shut_down().await;

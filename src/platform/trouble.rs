@@ -22,7 +22,7 @@ async fn agents_that_fail_say_why() {
     let session = platform.session(&id).await.expect("it");
     assert_eq!(session.status, Status::Failed);
     assert_eq!(session.error.as_deref(), Some("The agent exited with code 3\nno luck"));
-    let messages = platform.messages(&id).await.expect("messages");
+    let messages = platform.messages(&id, None).await.expect("messages");
     assert_eq!((messages[1].content.trim_end(), messages[1].partial), ("half", true));
     assert_eq!(platform.resume_session(&id).await.expect("it").status, Status::Idle);
 
@@ -141,7 +141,7 @@ async fn a_server_that_was_killed_is_taken_over() {
     assert_eq!(failure(&events).code.as_deref(), Some("interrupted"));
     let session = second.session(&id).await.expect("it");
     assert_eq!((session.status, session.last_activity_at), (Status::Failed, before.last_activity_at));
-    let messages = second.messages(&id).await.expect("messages");
+    let messages = second.messages(&id, None).await.expect("messages");
     assert_eq!((messages[1].content.trim_end(), messages[1].partial), ("begun", true));
     assert_eq!(second.session(&ending).await.expect("it").status, Status::Ended);
     assert!(!stage.folder(&ending).exists());
@@ -180,7 +180,7 @@ read -r line
     let events: Vec<_> = platform.events(&id, 0).await.expect("events").collect().await;
     is_a_run(&events);
     assert_eq!(failure(&events).code.as_deref(), Some("store_unavailable"));
-    let messages = platform.messages(&id).await.expect("messages");
+    let messages = platform.messages(&id, None).await.expect("messages");
     assert_eq!(messages[1].content, text(&events));
     assert!(messages[1].partial && messages[1].content.starts_with("begun\n0000"));
     platform.shut_down().await;

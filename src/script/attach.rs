@@ -10,7 +10,8 @@ use super::runtime::Runtime;
 use super::screen::{self, Ended, Screen, cancelled, failed, tell};
 use super::session::{OptionMap, Session};
 use crate::client::{self, Client};
-use crate::wire::{self, EndReason, ErrorCode, RunId, SessionEvent, SessionId, Status};
+use crate::render;
+use crate::wire::{self, EndReason, ErrorCode, Role, RunId, SessionEvent, SessionId, Status};
 
 /// What is looked at, and how.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,6 +101,9 @@ impl Onlooker<'_> {
                 }
                 if known.is_some() && shown.as_ref() == known.as_ref() && !self.how.json {
                     runtime.err("\n");
+                }
+                if shown.as_ref() != Some(&event.run_id) && !self.how.json {
+                    question(runtime, &client, id, &event.run_id).await;
                 }
                 *shown = Some(event.run_id);
                 screen.show(&event.event)?;
@@ -196,6 +200,14 @@ impl Onlooker<'_> {
             }
             error => error,
         }
+    }
+}
+
+/// Shows what a run was asked. The reply is worth showing without it.
+async fn question(runtime: &Runtime, client: &Client, id: &SessionId, run: &RunId) {
+    let messages = client.messages_of(id, run).await.unwrap_or_default();
+    if let Some(asked) = messages.iter().find(|message| message.role == Role::User) {
+        runtime.err(&format!("You > {}\n\n", render::clean(asked.content.trim_end())));
     }
 }
 

@@ -14,12 +14,12 @@ use super::openapi::{
     ChangeFrame, Conditions, Conflict, Empty, Gone, ListedSessions, Listing, Malformed, NotFound, OfSession,
     TooLarge, Unavailable,
 };
-use super::request::{Body, Named, session_id, session_query, stats_query, value, values};
+use super::request::{Body, Named, parsed, session_id, session_query, stats_query, value, values};
 use super::request_id::on_its_behalf;
 use super::runs::sent;
 use crate::wire::network::EgressLog;
 use crate::wire::session::{EndMany, ResolvedIds, Selected, SelectedPage, Transcript};
-use crate::wire::{CreateSession, EndRow, ErrorCode, Session, SessionStats, StatsQuery, sse};
+use crate::wire::{CreateSession, EndRow, ErrorCode, RunId, Session, SessionStats, StatsQuery, sse};
 
 /// One of the old clients posts again when a pooled connection breaks: never pool one that has changed something.
 const CLOSE: [(header::HeaderName, &str); 1] = [(header::CONNECTION, "close")];
@@ -207,14 +207,19 @@ pub async fn cancel(State(server): State<Server>, Named(id): Named) -> Result<Js
     Ok(Json(server.platform.cancel_session(&session_id(&id)?).await?))
 }
 
-/// The transcript of a session.
+/// The transcript of a session, or with `run_id` what of it belongs to one run.
 #[utoipa::path(
     get, path = "/sessions/{id}/messages", tag = "runs",
-    params(OfSession),
+    params(OfSession, ("run_id" = Option<RunId>, Query, description = "Only this run's messages.")),
     responses((status = 200, body = Transcript), NotFound, Malformed, Unavailable),
 )]
-pub async fn messages(State(server): State<Server>, Named(id): Named) -> Result<Json<Transcript>> {
-    Ok(Json(Transcript { messages: server.platform.messages(&session_id(&id)?).await? }))
+pub async fn messages(
+    State(server): State<Server>,
+    Named(id): Named,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Json<Transcript>> {
+    let run: Option<RunId> = parsed(&pairs, "run_id", "a run's ID")?;
+    Ok(Json(Transcript { messages: server.platform.messages(&session_id(&id)?, run.as_ref()).await? }))
 }
 
 /// What was decided about the connections of a session.

@@ -208,7 +208,7 @@ mod tests {
             let run = store.latest_run(id).await.expect("an answer").expect("a run").id;
             let events = store.events(&run, 0, 100).await.expect("events");
             assert_eq!(events.iter().map(|event| event.number).collect::<Vec<_>>(), [21]);
-            assert_eq!(store.messages(id).await.expect("messages").len(), 2);
+            assert_eq!(store.messages(id, None).await.expect("messages").len(), 2);
         }
         store.close().await;
     }
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(batches, [200, 40]);
         assert_eq!(store.count_sessions().await.expect("a count"), 10);
         assert!(store.session(&ids[0]).await.expect("an answer").is_none());
-        assert!(store.messages(&ids[0]).await.expect("messages").is_empty());
+        assert!(store.messages(&ids[0], None).await.expect("messages").is_empty());
         store.shrink().await.expect("shrunk");
         let after = store.size().await.expect("a size");
         assert!(after.whole < before / 5 && after.free == 0, "{before} {after:?}");
@@ -257,7 +257,7 @@ mod tests {
         assert!(store.copy_to(&copy).await.is_err(), "it is there already");
         let restored = Store::open(&copy).await.expect("a store");
         for id in &ids {
-            assert_eq!(restored.messages(id).await.expect("messages").len(), 2);
+            assert_eq!(restored.messages(id, None).await.expect("messages").len(), 2);
         }
         restored.close().await;
         store.close().await;

@@ -302,13 +302,15 @@ impl Store {
             .collect()
     }
 
-    /// A session's transcript.
-    pub async fn messages(&self, session: &SessionId) -> Result<Vec<Message>> {
+    /// A session's transcript, or what of it belongs to one run.
+    pub async fn messages(&self, session: &SessionId, run: Option<&RunId>) -> Result<Vec<Message>> {
         let _timed = self.timed(Operation::ReadMessages);
         let rows: Vec<MessageRow> = sqlx::query_as(
-            "SELECT role, content, at, run_id, partial FROM messages WHERE session_id = $1 ORDER BY seq",
+            "SELECT role, content, at, run_id, partial FROM messages \
+             WHERE session_id = $1 AND ($2 IS NULL OR run_id = $2) ORDER BY seq",
         )
         .bind(session.as_str())
+        .bind(run.map(RunId::as_str))
         .fetch_all(&self.read)
         .await?;
         rows.into_iter()

@@ -375,5 +375,5 @@ async fn only_the_latest_runs_events_are_kept() {
     let history = store.history(&session).await.expect("history");
     let interrupted: Vec<_> = history.iter().map(|line| (line.turn, line.interrupted)).collect();
     assert_eq!(interrupted, [(1, false), (1, true), (2, false), (2, true)]);
-    assert_eq!(store.messages(&session).await.expect("messages")[3].content, "nul \0");
+    assert_eq!(store.messages(&session, None).await.expect("messages")[3].content, "nul \0");
 }
