@@ -191,7 +191,7 @@ fn follows_every_run_until_the_session_ends() {
     );
     let completed: String =
         (1..=3).map(|n| format!("You > message {n}\n\n\nCompleted in TIME\n\n")).collect();
-    let failed = "✗ The agent exited with code 3\n  first line of trouble\n  last line of trouble\n";
+    let failed = "✗ The agent exited with code 3: last line of trouble\n  first line of trouble\n  last line of trouble\n";
     let ended = format!("Session {} has ended\n", short(&id));
     assert_eq!(
         output.stderr,

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::process::{wait_until, with_argument};
 use crate::request::request;
 use crate::test::Test;
@@ -247,6 +249,22 @@ fn frames_of_any_kind_do_no_harm() {
             &output.stdout[output.stdout.len().saturating_sub(100)..]
         );
     }
+}
+
+#[test]
+fn a_tool_whose_agent_measures_nothing_is_measured() {
+    let test = Test::new();
+    let script = "echo '{\"type\":\"ready\"}'\n\
+                  while read -r line; do\n\
+                  echo '{\"type\":\"tool_start\",\"tool\":\"nap\"}'; sleep 0.05; echo '{\"type\":\"tool_end\"}'\n\
+                  echo '{\"type\":\"turn_done\"}'\n\
+                  done\n";
+    test.deploy(test.agent("naps", script));
+    let output = test.args(["run", "naps", "go", "--single", "--json"]).any_stdout().any_stderr().run();
+    let events: Vec<Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |kind: &str| events.iter().find(|event| event["type"] == kind).unwrap_or(&Value::Null);
+    assert_eq!(of("tool.start")["data"]["tool"], "nap", "{}", output.stdout);
+    assert!(of("tool.end")["data"]["duration_ms"].as_u64().unwrap() >= 50, "{}", output.stdout);
 }
 
 #[test]

@@ -239,7 +239,8 @@ impl Report {
         if let Some(place) = &self.place {
             push_place(&mut text, place, dim, red);
         }
-        if let Some(stderr) = self.stderr.as_deref().filter(|stderr| !stderr.trim().is_empty()) {
+        // One line is the reason that the message tells.
+        if let Some(stderr) = self.stderr.as_deref().filter(|stderr| !self.message.ends_with(stderr.trim())) {
             for line in render::clean(stderr).lines() {
                 let _ = writeln!(text, "  {dim}|{dim:#} {line}");
             }

@@ -23,7 +23,8 @@ pub enum Frame {
         input: Value,
     },
     ToolEnd {
-        duration_ms: u64,
+        /// If the agent has measured it.
+        duration_ms: Option<u64>,
     },
     Error {
         message: String,
@@ -55,7 +56,10 @@ impl Frame {
             "status" => Self::Status(Value::Object(fields)),
             "metadata" => Self::Metadata(fields.shift_remove("data").unwrap_or(Value::Null)),
             "tool_start" => Self::ToolStart {
-                tool: text_of(&mut fields, "name"),
+                // The second is how the event is called that clients get.
+                tool: Some(text_of(&mut fields, "name"))
+                    .filter(|name| !name.is_empty())
+                    .unwrap_or_else(|| text_of(&mut fields, "tool")),
                 input: fields.shift_remove("input").unwrap_or(Value::Null),
             },
             "tool_end" => Self::ToolEnd { duration_ms: milliseconds(fields.get("duration_ms")) },
@@ -112,14 +116,14 @@ fn text_of(fields: &mut Map<String, Value>, name: &str) -> String {
 }
 
 /// Milliseconds; an agent may measure them as a float.
-fn milliseconds(value: Option<&Value>) -> u64 {
-    let Some(value) = value else { return 0 };
+fn milliseconds(value: Option<&Value>) -> Option<u64> {
+    let value = value?;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "`as` saturates, and that is right"
     )]
-    value.as_u64().or_else(|| value.as_f64().map(|float| float as u64)).unwrap_or(0)
+    value.as_u64().or_else(|| value.as_f64().filter(|float| *float >= 0.0).map(|float| float as u64))
 }
 
 /// The line that gives the agent a message.
@@ -230,9 +234,15 @@ mod tests {
         );
         assert_eq!(
             parse(r#"{"type":"tool_end","duration_ms":2.9}"#),
-            Some(Frame::ToolEnd { duration_ms: 2 })
+            Some(Frame::ToolEnd { duration_ms: Some(2) })
         );
-        assert_eq!(parse(r#"{"type":"tool_end","duration_ms":-1}"#), Some(Frame::ToolEnd { duration_ms: 0 }));
+        for unmeasured in [r#"{"type":"tool_end","duration_ms":-1}"#, r#"{"type":"tool_end"}"#] {
+            assert_eq!(parse(unmeasured), Some(Frame::ToolEnd { duration_ms: None }));
+        }
+        assert_eq!(
+            parse(r#"{"type":"tool_start","tool":"ls"}"#),
+            Some(Frame::ToolStart { tool: "ls".into(), input: Value::Null })
+        );
         assert_eq!(parse(r#"{"type":"turn_done","turn":7}"#), Some(Frame::TurnDone { turn: Some(7) }));
         assert_eq!(parse(r#"{"type":"nonsense"}"#), Some(Frame::Unknown("nonsense".into())));
         for none in ["", "hello", "{", r#"{"type":1}"#, r#"["type"]"#, "{}", "turn_done"] {

@@ -51,6 +51,8 @@ struct Turn {
     deadline: Instant,
     /// Of an HTTP agent.
     request: Option<Request>,
+    /// When the last tool began, unless it has ended.
+    tool_since: Option<Instant>,
     /// Nobody listens any more.
     gone: bool,
 }
@@ -166,6 +168,7 @@ impl Conversation {
             stage: Stage::Running,
             deadline: after(Instant::now(), self.limits.turn),
             request,
+            tool_since: None,
             gone: false,
         };
         self.stdin.send(&message);
@@ -417,8 +420,15 @@ impl Conversation {
             }
             Frame::Text(text) if takes => turn.reply.push_text(&text, Instant::now()),
             Frame::Status(status) if takes => turn.reply.push(Output::Status(status)),
-            Frame::ToolStart { tool, input } if takes => turn.reply.push(Output::ToolStart { tool, input }),
-            Frame::ToolEnd { duration_ms } if takes => turn.reply.push(Output::ToolEnd { duration_ms }),
+            Frame::ToolStart { tool, input } if takes => {
+                turn.tool_since = Some(Instant::now());
+                turn.reply.push(Output::ToolStart { tool, input });
+            }
+            Frame::ToolEnd { duration_ms } if takes => {
+                let since = turn.tool_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                let measured = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+                turn.reply.push(Output::ToolEnd { duration_ms: duration_ms.unwrap_or(measured) });
+            }
             Frame::Metadata(data) => self.diary.log("metadata", data.to_string().as_bytes()),
             Frame::Shim(report) => self.shims.hear(report),
             Frame::Unknown(kind) => self.diary.log("unknown frame", kind.as_bytes()),

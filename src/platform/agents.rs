@@ -24,13 +24,13 @@ impl Platform {
         }
         if !is_agent_name(&upload.name) {
             return Err(Error::Invalid {
+                // The old clients show the message alone, and name an agent as its folder is called.
                 message: format!(
-                    "'{}' is no name for an agent",
+                    "'{}' is no name for an agent: one begins with a-z, goes on with a-z, 0-9 and -, and has at most \
+                     {MAX_NAME} characters",
                     upload.name.chars().take(100).collect::<String>()
                 ),
-                hint: Some(format!(
-                    "A name begins with a-z, goes on with a-z, 0-9 and -, and has at most {MAX_NAME} characters."
-                )),
+                hint: Some("Give it another: name in superserve.yaml.".to_owned()),
             });
         }
         if upload.archive.len() as u64 > self.0.options.max_upload {

@@ -313,7 +313,7 @@ impl Inner {
                 env.extend(python.locked.then(|| ("LOCKED", "1".to_owned())));
             }
         }
-        if plan.node {
+        if plan.packages || plan.tsx {
             needed.extend(["node", "npm"].iter().filter_map(|program| runtimes::find(program, path)));
         }
         for runtime in needed {

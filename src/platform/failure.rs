@@ -10,6 +10,8 @@ use crate::wire::limits::size_text;
 
 /// The agent's stderr, as far as an error shows it: so many lines from its end.
 const STDERR_LINES: usize = 20;
+/// The longest line of it that an error's message takes in, in bytes.
+const MAX_REASON: usize = 300;
 
 /// Why a run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl Failure {
 
     /// What the agent needs besides its code can't be installed.
     pub fn dependencies(log: &str) -> Self {
-        Self::new("dependencies_failed", "The agent's dependencies cannot be installed").with_stderr(log)
+        Self::new("dependencies_failed", "The agent's dependencies cannot be installed").because_of(log)
     }
 
     /// The agent ended or hung before its first message.
@@ -70,7 +72,7 @@ impl Failure {
             OpenError::Exited { exit, stderr } => {
                 let (code, how) = told(exit);
                 Self::new(code, format!("The agent {how} before it read its first message"))
-                    .with_stderr(&stderr)
+                    .because_of(&stderr)
             }
             OpenError::TimedOut { stderr } => Self::new(
                 "startup_timeout",
@@ -89,7 +91,7 @@ impl Failure {
     /// The agent ended in the middle of a turn.
     pub fn exited(exit: Exit, stderr: &str) -> Self {
         let (code, how) = told(exit);
-        Self::new(code, format!("The agent {how}")).with_stderr(stderr)
+        Self::new(code, format!("The agent {how}")).because_of(stderr)
     }
 
     /// The agent says that it failed.
@@ -146,6 +148,17 @@ impl Failure {
         Self::new("store_unavailable", format!("The reply cannot be stored: {error}"))
     }
 
+    /// With its last words as the reason: the old clients show the message alone. They end with the exception, in every
+    /// language that tells one.
+    fn because_of(self, stderr: &str) -> Self {
+        let words =
+            stderr.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('('));
+        match words.filter(|words| words.len() <= MAX_REASON) {
+            Some(words) => Self { message: format!("{}: {words}", self.message), ..self }.with_stderr(stderr),
+            None => self.with_stderr(stderr),
+        }
+    }
+
     pub fn with_stderr(self, stderr: &str) -> Self {
         let lines: Vec<&str> = stderr.trim_end().lines().collect();
         let first = lines.len().saturating_sub(STDERR_LINES);
@@ -154,7 +167,7 @@ impl Failure {
 
     /// What the session shows.
     pub fn sentence(&self) -> String {
-        if self.stderr.is_empty() {
+        if self.message.ends_with(&self.stderr) {
             self.message.clone()
         } else {
             format!("{}\n{}", self.message, self.stderr)

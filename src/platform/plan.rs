@@ -35,13 +35,20 @@ else
 fi
 "#;
 
+/// Installs what runs TypeScript. Here, and not where a folder above has packages too.
+const TSX: &str =
+    "npm install --prefix . --no-save --install-links --no-audit --no-fund --no-package-lock tsx\n";
+
 /// What an agent asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Of all that decides what is installed.
     pub hash: String,
     pub python: Option<Python>,
-    pub node: bool,
+    /// What its `package.json` names.
+    pub packages: bool,
+    /// tsx, which its command runs and nothing else brings.
+    pub tsx: bool,
 }
 
 /// What an agent asks for of Python.
@@ -66,7 +73,7 @@ impl Plan {
         let (requirements, project) = (read("requirements.txt")?, read("pyproject.toml")?);
         let (package, uv_lock) = (read("package.json")?, read("uv.lock")?);
         let mut texts: Vec<(&str, String)> = Vec::new();
-        let program = python_of(line);
+        let program = python_of(line, path);
         let python = if let Some(text) = requirements.filter(|text| asks(text)) {
             texts.push(("requirements.txt", text));
             Some(Python { program, requirements: "requirements.txt", written: None, locked: false })
@@ -80,7 +87,10 @@ impl Plan {
         } else {
             None
         };
-        let node = match package {
+        let tsx = runs_tsx(line)
+            && !package.as_deref().is_some_and(|text| text.contains("\"tsx\""))
+            && !src.join("node_modules/tsx").exists();
+        let packages = match package {
             Some(text) if asks_in_package(&text)? => {
                 texts.push(("package.json", text));
                 for name in ["package-lock.json", "npm-shrinkwrap.json", ".npmrc"] {
@@ -90,7 +100,7 @@ impl Plan {
             }
             _ => false,
         };
-        if texts.is_empty() {
+        if texts.is_empty() && !tsx {
             return Ok(None);
         }
         let mut hash = Sha256::new();
@@ -106,12 +116,16 @@ impl Plan {
             add(name.as_bytes());
             add(text.as_bytes());
         }
-        let programs = python.iter().map(|python| python.program.as_str()).chain(node.then_some("node"));
+        if tsx {
+            add(b"tsx");
+        }
+        let node = (packages || tsx).then_some("node");
+        let programs = python.iter().map(|python| python.program.as_str()).chain(node);
         for program in programs {
             add(edition(program, path).as_bytes());
         }
         let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Some(Self { hash, python, node }))
+        Ok(Some(Self { hash, python, packages, tsx }))
     }
 
     /// The shell's text that installs it all.
@@ -121,8 +135,11 @@ impl Plan {
         if self.python.is_some() {
             script += PYTHON;
         }
-        if self.node {
+        if self.packages {
             script += NODE;
+        }
+        if self.tsx {
+            script += TSX;
         }
         script += "chmod -R a+rX .\n";
         script
@@ -195,10 +212,28 @@ fn is_local(text: &str) -> bool {
         || text.lines().any(|line| line.trim_start().starts_with(['-', '/']))
 }
 
+/// Whether a command runs a script by tsx: the original's command line deploys TypeScript so, as its server had tsx.
+fn runs_tsx(line: &str) -> bool {
+    let argv = command::argv(line).unwrap_or_default();
+    let mut words = argv.iter().map(String::as_str);
+    match words.next() {
+        Some("tsx") => true,
+        Some("npx") => words.find(|word| !word.starts_with('-')) == Some("tsx"),
+        Some("node") => words.any(|word| word == "--import=tsx") || line.contains("--import tsx "),
+        _ => false,
+    }
+}
+
 /// The Python program that the agent's command runs, or the usual one.
-fn python_of(line: &str) -> String {
+fn python_of(line: &str, path: &str) -> String {
     let first = command::argv(line).ok().and_then(|argv| argv.into_iter().next()).unwrap_or_default();
-    if is_python(&first) { first } else { "python3".to_owned() }
+    if is_python(&first) { known_as(&first, path).to_owned() } else { "python3".to_owned() }
+}
+
+/// The name under which a program is there: Debian has Python as `python3` alone, and the original's agents say `python`.
+pub fn known_as<'a>(program: &'a str, path: &str) -> &'a str {
+    let is_there = |name| program_on(name, path).is_some();
+    if program == "python" && !is_there("python") && is_there("python3") { "python3" } else { program }
 }
 
 /// Whether it is a name of Python's program.
@@ -306,9 +341,35 @@ mod tests {
     }
 
     #[test]
+    fn tsx_is_brought_where_nothing_else_does() {
+        let plan = |line: &str, files: &[(&str, &str)]| {
+            let folder = tempfile::tempdir().expect("a folder");
+            for (name, text) in files {
+                std::fs::create_dir_all(folder.path().join(name).parent().expect("a folder"))
+                    .expect("a folder");
+                std::fs::write(folder.path().join(name), text).expect("a file");
+            }
+            Plan::of(folder.path(), line, PATH, "").expect("readable")
+        };
+        let other = ("package.json", r#"{"dependencies": {"x": "1"}}"#);
+        for line in ["npx tsx agent.ts", "npx -y tsx ./a.ts", "tsx a.ts", "node --import tsx ./a.ts"] {
+            let alone = plan(line, &[]).expect(line);
+            assert!(alone.tsx && !alone.packages && alone.script().contains("--no-save"), "{line}");
+            let both = plan(line, &[other]).expect(line);
+            assert!(both.tsx && both.packages && both.hash != alone.hash, "{line}");
+            assert_eq!(plan(line, &[("node_modules/tsx/package.json", "{}")]), None, "{line}");
+            let own = ("package.json", r#"{"devDependencies": {"tsx": "4"}}"#);
+            assert!(!plan(line, &[own]).expect(line).tsx, "{line}");
+        }
+        for line in ["npx other tsx", "node agent.js", "node --import ./tsx.js a.js", "echo tsx"] {
+            assert_eq!(plan(line, &[]), None, "{line}");
+        }
+    }
+
+    #[test]
     fn the_commands_own_python_counts() {
-        assert_eq!(python_of("python3.12 agent.py"), "python3.12");
-        assert_eq!(python_of("sh run.sh"), "python3");
-        assert_eq!(python_of("pythonic x"), "python3");
+        assert_eq!(python_of("python3.12 agent.py", ""), "python3.12");
+        assert_eq!(python_of("sh run.sh", ""), "python3");
+        assert_eq!(python_of("pythonic x", ""), "python3");
     }
 }

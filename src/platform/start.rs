@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::ledger::Kept;
 use super::ports::Taken;
 use super::workspace::{HISTORY, NODE_SHIM, PYTHON_SHIM, TURN};
-use super::{Error, Inner, command, dependencies, runtimes};
+use super::{Error, Inner, command, dependencies, plan, runtimes};
 use crate::egress::Egress;
 use crate::harness::{Address, Conversation, OpenError, Redaction};
 use crate::metrics::Start;
@@ -251,6 +251,9 @@ fn spec(
 ) -> Result<Spec, Error> {
     let folders = inner.layout.session(&stored.session.id);
     let mut argv = command::argv(&revision.command)?;
+    if let Some(program) = argv.first_mut() {
+        *program = plan::known_as(program, &inner.options.path).to_owned();
+    }
     let asked = argv.first().cloned().unwrap_or_default();
     let by_lines = argv.first().is_some_and(|program| buffers(program)) && Path::new(LINES).exists();
     let runtime = argv.first().and_then(|program| runtimes::find(program, &inner.options.path));

@@ -17,11 +17,11 @@ async fn agents_that_fail_say_why() {
     let events = run(&platform, &id, "go").await;
     is_a_run(&events);
     let error = failure(&events);
-    assert_eq!(error.message, "The agent exited with code 3");
+    assert_eq!(error.message, "The agent exited with code 3: no luck");
     assert_eq!((error.code.as_deref(), error.stderr.as_deref()), (Some("agent_exited"), Some("no luck")));
     let session = platform.session(&id).await.expect("it");
     assert_eq!(session.status, Status::Failed);
-    assert_eq!(session.error.as_deref(), Some("The agent exited with code 3\nno luck"));
+    assert_eq!(session.error.as_deref(), Some("The agent exited with code 3: no luck"));
     let messages = platform.messages(&id, None).await.expect("messages");
     assert_eq!((messages[1].content.trim_end(), messages[1].partial), ("half", true));
     assert_eq!(platform.resume_session(&id).await.expect("it").status, Status::Idle);
@@ -33,7 +33,10 @@ async fn agents_that_fail_say_why() {
 
     deploy(&platform, "early", "echo cannot find my model >&2; exit 1").await;
     let error = failure(&run(&platform, &create(&platform, "early").await, "go").await);
-    assert_eq!(error.message, "The agent exited with code 1 before it read its first message");
+    assert_eq!(
+        error.message,
+        "The agent exited with code 1 before it read its first message: cannot find my model"
+    );
     assert_eq!(error.stderr.as_deref(), Some("cannot find my model"));
 
     platform.deploy(upload("missing", "no-such-program x", &[("a", "")])).await.expect("an agent");

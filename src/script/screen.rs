@@ -66,7 +66,7 @@ pub fn tell(runtime: &Runtime, error: &RunError) {
     let terminal = &runtime.host().terminal;
     let mark = output::mark(terminal.as_ref(), false);
     terminal.err(&format!("{mark} {}\n", clean_line(&error.message)));
-    for line in error.stderr.iter().flat_map(|text| text.lines()) {
+    for line in error.more().iter().flat_map(|text| text.lines()) {
         terminal.err(&format!("  {}\n", clean_line(line)));
     }
 }

@@ -95,14 +95,14 @@ pub struct AgentConfig {
     #[schema(minimum = 1, maximum = 65535)]
     pub port: Option<u16>,
     /// Names of the secrets that must be set before it can run.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "or_none")]
     pub secrets: Vec<String>,
     /// Patterns, as in a .gitignore, of what is not packed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "or_none")]
     pub ignore: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub network: Network,
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "or_none")]
     pub limits: AgentLimits,
 }
 
@@ -130,6 +130,13 @@ impl AgentConfig {
             _ => None,
         }
     }
+}
+
+/// A key with nothing behind it, which is null in YAML, is one that isn't there.
+fn or_none<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A port, or a sentence that names the key.
@@ -178,5 +185,17 @@ impl SourceHash {
     pub fn finish(mut self, config: &AgentConfig) -> String {
         self.0.update(serde_json::to_vec(config).unwrap_or_default());
         self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_with_nothing_behind_it_is_none() {
+        let nothing = r#"{"name":null,"command":null,"entrypoint":null,"mode":null,"port":null,"secrets":null,"ignore":null,"network":null,"limits":null}"#;
+        let config: AgentConfig = serde_json::from_str(nothing).expect("a config");
+        assert_eq!(config, AgentConfig::default());
     }
 }

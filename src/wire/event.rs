@@ -49,6 +49,13 @@ pub struct RunError {
     pub stderr: Option<String>,
 }
 
+impl RunError {
+    /// The agent's last lines, unless the message has them.
+    pub fn more(&self) -> Option<&str> {
+        self.stderr.as_deref().filter(|stderr| !self.message.ends_with(stderr.trim()))
+    }
+}
+
 impl RunEvent {
     /// The event's name over SSE.
     pub fn name(&self) -> &'static str {

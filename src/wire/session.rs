@@ -273,10 +273,24 @@ pub struct CreateSession {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 1000)]
     pub title: Option<String>,
-    /// At most a year.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// At most a year. Parts of a second are rounded up.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "seconds")]
     #[schema(maximum = 31536000)]
     pub idle_timeout_seconds: Option<u64>,
+}
+
+/// Seconds; a JavaScript client may compute them as a float.
+fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Some(given) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates, and what is too much is refused"
+    )]
+    let rounded = given.as_f64().filter(|float| *float >= 0.0).map(|float| float.ceil() as u64);
+    let seconds = given.as_u64().or(rounded);
+    let wrong = || serde::de::Error::custom(format!("idle_timeout_seconds: {given} is no number of seconds"));
+    seconds.ok_or_else(wrong).map(Some)
 }
 
 /// The longest message, in bytes.
