@@ -251,6 +251,71 @@ fn frames_of_any_kind_do_no_harm() {
     }
 }
 
+/// As the original's framework has agents written.
+const APP: &str = r#"
+from superserve import App
+
+print("before the app")
+app = App(name="framed")
+
+
+@app.session
+async def run(session):
+    count = 0
+    async for message, stream in session.turns():
+        count += 1
+        stream.status("Thinking...")
+        print("not the reply")
+        if message == "break":
+            raise ValueError("it is broken")
+        stream.write(f"{count}: {message} ")
+        stream.write({"a": [1, "\u00e9"]})
+        stream.write("x" * (message == "long") * 3_000_000)
+        stream.metadata({"cost_usd": 0.5})
+
+
+if __name__ == "__main__":
+    app.run()
+"#;
+
+#[test]
+fn an_agent_of_the_originals_framework_runs() {
+    let test = Test::new();
+    let deploy = |name: &str, code: &str| {
+        test.write(&format!("{name}/agent.py"), code);
+        test.write(
+            &format!("{name}/superserve.yaml"),
+            &format!("name: {name}\ncommand: python agent.py\nsecrets:\n"),
+        );
+        test.deploy(test.work().join(name));
+    };
+    deploy("framed", APP);
+    let id = test.create("framed");
+    assert_eq!(test.send(&id, "hello\nthere"), "1: hello\nthere {\"a\": [1, \"\\u00e9\"]}\n");
+    let events =
+        test.args(["sessions", "send", &id, "again", "--json"]).any_stdout().any_stderr().run().stdout;
+    assert!(events.contains("2: again "), "{events}");
+    let long = test.send(&id, "long");
+    assert_eq!(long.matches('x').count(), 3_000_000);
+    let failed = test.args(["sessions", "send", &id, "break"]).any_stdout().any_stderr().status(7).run();
+    assert!(failed.stderr.contains("exited with code 1: ValueError: it is broken"), "{}", failed.stderr);
+    assert!(test.send(&id, "anew").starts_with("1: anew "));
+    let log = std::fs::read_to_string(test.home().join("server.log")).expect("a log");
+    assert!(log.contains("not the reply") && log.contains("cost_usd"), "{log}");
+
+    // A later package of that name is left as it is, and gets what it lacks.
+    test.write("later/superserve/__init__.py", "from superserve.more import KEPT\n");
+    test.write("later/superserve/more.py", "KEPT = 7\n");
+    let with_it = "import superserve, superserve.more\nassert superserve.KEPT == superserve.more.KEPT == 7\n";
+    deploy("later", &format!("{with_it}{APP}"));
+    assert!(test.send(&test.create("later"), "hello").starts_with("1: hello "));
+    // One that has an App keeps it.
+    let own = "class App:\n    def __init__(self, name):\n        print('my own', name, input())\n    def session(self, f):\n        return f\n    def run(self):\n        pass\n";
+    test.write("own/superserve.py", own);
+    deploy("own", APP);
+    assert_eq!(test.send(&test.create("own"), "hello"), "my own framed hello\n");
+}
+
 #[test]
 fn a_tool_whose_agent_measures_nothing_is_measured() {
     let test = Test::new();

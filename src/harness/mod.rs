@@ -32,7 +32,7 @@ pub use exchange::Address;
 #[doc(hidden)]
 pub use frames::{Frame, Lines};
 pub use redaction::Redaction;
-pub use shim::{NODE as NODE_SHIM, PYTHON as PYTHON_SHIM};
+pub use shim::{APP, NODE as NODE_SHIM, PYTHON as PYTHON_SHIM};
 pub use turn::TurnEnd;
 
 use std::time::Duration;

@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 
 /// For a folder in `PYTHONPATH`, under the name `sitecustomize.py`.
 pub const PYTHON: &str = include_str!("shim/sitecustomize.py");
+/// Beside it, under the name `app.py`.
+pub const APP: &str = include_str!("shim/app.py");
 /// For node's `--require`.
 pub const NODE: &str = include_str!("shim/node.cjs");
 

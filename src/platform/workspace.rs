@@ -47,6 +47,7 @@ pub const NEW: &str = "tmp";
 pub const HISTORY: &str = "history.jsonl";
 /// The shims' names there, which their interpreters ask for.
 pub const PYTHON_SHIM: &str = "shim/py/sitecustomize.py";
+const APP: &str = "shim/py/app.py";
 pub const NODE_SHIM: &str = "shim/node.cjs";
 
 impl Layout {
@@ -189,7 +190,8 @@ impl Folders {
         for folder in ["shim", "shim/py"] {
             make_open(&self.runtime.join(folder))?;
         }
-        for (name, text) in [(PYTHON_SHIM, harness::PYTHON_SHIM), (NODE_SHIM, harness::NODE_SHIM)] {
+        let python = [(APP, harness::APP), (PYTHON_SHIM, harness::PYTHON_SHIM)];
+        for (name, text) in python.into_iter().chain([(NODE_SHIM, harness::NODE_SHIM)]) {
             let path = self.runtime.join(name);
             let new = write_new(&path, text)?;
             std::fs::rename(&new, &path).map_err(failed("write", &path))?;

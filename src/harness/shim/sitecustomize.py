@@ -114,6 +114,56 @@ def _watch_stdin():
     sys.stdin = sys.__stdin__ = text
 
 
+def _bring_app():
+    """Brings `from superserve import App` to where no package superserve is, or a later one that has no App."""
+    import os
+    import sys
+
+    file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "app.py")
+
+    class Loader:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def create_module(self, spec):
+            return None if self.inner is None else self.inner.create_module(spec)
+
+        def exec_module(self, module):
+            if self.inner is not None:
+                self.inner.exec_module(module)
+            if hasattr(module, "App"):
+                return
+            from importlib.util import module_from_spec, spec_from_file_location
+
+            spec = spec_from_file_location("superserve._app", file)
+            app = module_from_spec(spec)
+            spec.loader.exec_module(app)
+            for name in ("App", "Session", "Stream"):
+                if not hasattr(module, name):
+                    setattr(module, name, getattr(app, name))
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name != "superserve":
+                return None
+            from importlib.machinery import ModuleSpec
+
+            for finder in sys.meta_path:
+                find = getattr(finder, "find_spec", None)
+                spec = find(name, path, target) if find and finder is not Finder else None
+                if spec is not None:
+                    if spec.loader is not None:
+                        spec.loader = Loader(spec.loader)
+                    return spec
+            return ModuleSpec(name, Loader(None), origin=file)
+
+    sys.meta_path.insert(0, Finder)
+
+
 def _next_one():
     """Runs the sitecustomize that this one hides, if there is one."""
     import os
@@ -134,8 +184,9 @@ def _next_one():
         spec.loader.exec_module(module)
 
 
-try:
-    _watch_stdin()
-except Exception:
-    pass
+for _each in (_watch_stdin, _bring_app):
+    try:
+        _each()
+    except Exception:
+        pass
 _next_one()
