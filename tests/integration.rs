@@ -53,6 +53,7 @@ mod retention;
 mod run;
 mod sandbox;
 mod script;
+mod scripted;
 mod secrets;
 mod seed;
 mod server;

@@ -21,7 +21,13 @@
 //!   In a request, `{archive:AGENT}` is that agent of `tests/agents` as an archive.
 //! - `& ` before a request leaves its answer open once it has begun to tell something; `@ cut` drops the connection, `@ finish`
 //!   reads it to its end, `@ told` as far as the events that are written here. `@ pass 25h` moves the clock.
-//! - `$ superserve …` is a command that makes the requests below it, as far as the next `$` or `@`; `> ` what it prints.
+//! - `^ ` before a request begins it before the one above it: the server has its head and waits for its body. `~ ` makes it
+//!   again until the answer has this status. In a request, `{x:N}` is N letters.
+//! - `@ serve --flag NAME=value` begins anew with another server, run with these flags and variables. After `@ client` nothing is
+//!   asked of a server of ours: what follows are answers for our client alone.
+//! - `$ superserve …` is a command that makes the requests below it, as far as the next `$` or `@`, each on a connection of its
+//!   own. It prints `> ` on stdout and `! ` on stderr, these lines and no others (JSON in any order; a last `\\` takes the line's end away); exits with `? ` or 0; and leaves
+//!   `= FILE CONTENT` in its folder. `{url}` is the server, `{agents}` the folder of the tests' agents, `{export}` a session's archive.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,9 +38,21 @@ use serde_json::Value;
 pub enum Step {
     /// `@ word argument`.
     Order(String, String),
-    /// A command and what it prints, if that is told.
-    Command(Vec<String>, Vec<String>),
+    Command(Command),
     Exchange(Exchange),
+}
+
+/// A command of ours, and what comes of it.
+#[derive(Clone, Debug, Default)]
+pub struct Command {
+    /// File and line.
+    pub title: String,
+    pub args: Vec<String>,
+    pub stdout: Vec<String>,
+    pub stderr: Vec<String>,
+    pub status: i32,
+    /// Names of files and what is in them.
+    pub files: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -42,6 +60,10 @@ pub struct Exchange {
     /// File, line and title.
     pub title: String,
     pub open: bool,
+    /// Begun before the exchange above it.
+    pub early: bool,
+    /// Made until the answer has the status.
+    pub repeated: bool,
     pub method: String,
     pub target: String,
     pub headers: Vec<(String, String)>,
@@ -86,6 +108,12 @@ pub fn files() -> Vec<PathBuf> {
     files
 }
 
+/// The one with this name, in which `_` stands for `-`.
+pub fn file(name: &str) -> PathBuf {
+    let name = format!("tests/transcripts/{}.http", name.replace('_', "-"));
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
 /// Reads one.
 pub fn read(file: &Path) -> Vec<Step> {
     let text = std::fs::read_to_string(file).expect("a transcript");
@@ -99,11 +127,22 @@ pub fn read(file: &Path) -> Vec<Step> {
             steps.push(Step::Order(word.to_owned(), rest.to_owned()));
         } else if let Some(command) = line.strip_prefix("$ superserve ") {
             let args = shell_words::split(command).expect("a command");
-            let mut printed = Vec::new();
-            while let Some((_, line)) = lines.next_if(|(_, line)| line.starts_with('>')) {
-                printed.push(line.trim_start_matches('>').trim_start_matches(' ').to_owned());
+            let title = format!("{name}:{}: superserve {command}", number + 1);
+            let mut command = Command { title, args, ..Command::default() };
+            while let Some((_, line)) = lines.next_if(|(_, line)| line.starts_with(['>', '!', '?', '='])) {
+                let (sign, rest) = line.split_at(1);
+                let rest = rest.strip_prefix(' ').unwrap_or(rest).to_owned();
+                match sign {
+                    ">" => command.stdout.push(rest),
+                    "!" => command.stderr.push(rest),
+                    "?" => command.status = rest.parse().expect("a status"),
+                    _ => {
+                        let (file, content) = rest.split_once(' ').expect("a file and its content");
+                        command.files.push((file.to_owned(), content.to_owned()));
+                    }
+                }
             }
-            steps.push(Step::Command(args, printed));
+            steps.push(Step::Command(command));
         } else if let Some(title) = line.strip_prefix("### ") {
             let mut block = Vec::new();
             while let Some((_, line)) = lines.next_if(|(_, line)| !begins(line)) {
@@ -123,13 +162,14 @@ fn exchange(title: String, block: &[&str]) -> Exchange {
     let middle = middle.unwrap_or_else(|| panic!("{title}: no answer"));
     let (first, headers, body) = message(&lines[..middle], &title);
     let (second, answer_headers, answer) = message(&lines[middle..], &title);
-    let open = first.starts_with("& ");
-    let mut words = first.trim_start_matches("& ").split(' ');
+    let marked = |mark: &str| first.starts_with(mark);
+    let (open, early, repeated) = (marked("& "), marked("^ "), marked("~ "));
+    let mut words = first.trim_start_matches(['&', '^', '~']).trim_start().split(' ');
     let mut word = || words.next().unwrap_or_else(|| panic!("{title}: {first}")).to_owned();
     let (method, target) = (word(), word());
     assert_eq!(word(), "HTTP/1.1", "{title}");
     let status = second.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
-    Exchange { title, open, method, target, headers, body, status, answer_headers, answer }
+    Exchange { title, open, early, repeated, method, target, headers, body, status, answer_headers, answer }
 }
 
 type Message = (String, Vec<(String, String)>, String);
@@ -194,6 +234,16 @@ pub fn filled(template: &str, names: &Names) -> String {
         Piece::Any(_) => "full".to_owned(),
     };
     pieces(template).into_iter().map(fill).collect()
+}
+
+/// A body with its `{x:N}` written out.
+pub fn repeated(body: &str) -> String {
+    let Some((before, (count, after))) =
+        body.split_once("{x:").and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
+    else {
+        return body.to_owned();
+    };
+    format!("{before}{}{after}", "x".repeat(count.parse().expect("a number")))
 }
 
 /// Whether a text is what the template says; names that are new are kept.

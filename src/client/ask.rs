@@ -12,6 +12,8 @@ use crate::wire::{ErrorBody, ErrorCode};
 
 /// A server that wants to be left alone for longer is.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// What something on the way answers that reaches no server: too many requests, bad gateway, unavailable, gateway time-out.
+const BUSY: [u16; 4] = [429, 502, 503, 504];
 
 impl Client {
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -202,10 +204,17 @@ fn is_hopeless(error: &reqwest::Error) -> bool {
 
 /// What an answer that is an error says. Error: it broke off.
 async fn refusal(response: Response) -> Result<Error> {
-    let status = response.status();
+    let (status, server) = (response.status(), super::error::server_of(response.url()));
     let body = response.bytes().await?;
-    Ok(match serde_json::from_slice::<ErrorBody>(&body) {
-        Ok(body) => body.into(),
-        Err(_) => Error::Protocol(format!("status {status} without a sentence")),
+    Ok(match ErrorBody::read(status.as_u16(), &body) {
+        Some(body) => body.into(),
+        None if BUSY.contains(&status.as_u16()) => Error::Unreachable {
+            message: format!("{server} answers {status}, without a word of superserve"),
+            hint: Some(
+                "Something before it, a proxy say, finds no server or has too much to do. Does it run?"
+                    .into(),
+            ),
+        },
+        None => Error::Protocol(format!("status {status} without a sentence")),
     })
 }

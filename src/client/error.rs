@@ -104,10 +104,18 @@ fn inner<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a (dyn st
     }
 }
 
+/// A server as errors name it.
+pub(super) fn server_of(url: &reqwest::Url) -> String {
+    match url.host_str() {
+        Some(super::SOCKET) => "the server".to_owned(),
+        _ => url.origin().ascii_serialization(),
+    }
+}
+
 /// Why a server somewhere else can't be reached, and what to look at.
 fn unreachable(error: &reqwest::Error, url: &reqwest::Url) -> (String, &'static str) {
     use std::io::ErrorKind;
-    let server = url.origin().ascii_serialization();
+    let server = server_of(url);
     let cause = cause(error);
     let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     if let Some(tls) = cause.downcast_ref::<rustls::Error>() {

@@ -3,12 +3,13 @@
 use axum::Json;
 use axum::extract::multipart::{Multipart, MultipartError, MultipartRejection};
 use axum::extract::{Query, State};
+use axum::http::{HeaderMap, header};
 use serde_json::{Value, json};
 
-use super::Server;
 use super::error::{Failure, Result};
 use super::openapi::{DeployForm, Empty, Malformed, NotFound, OfAgent, TooLarge, Unavailable};
 use super::request::{Named, parsed};
+use super::{MAX_ARCHIVE, Server};
 use crate::platform::Upload;
 use crate::wire::agent::AgentList;
 use crate::wire::{Agent, AgentConfig, ErrorCode};
@@ -58,8 +59,14 @@ pub async fn delete(State(server): State<Server>, Named(agent): Named) -> Result
 )]
 pub async fn deploy(
     State(server): State<Server>,
+    headers: HeaderMap,
     multipart: std::result::Result<Multipart, MultipartRejection>,
 ) -> Result<Json<Agent>> {
+    // Told before it is sent in vain.
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: usize| length > MAX_ARCHIVE) {
+        return Err(too_large());
+    }
     let mut multipart = multipart.map_err(|error| {
         Failure::new(ErrorCode::Invalid, format!("Deploying takes multipart data: {error}"), None)
     })?;
@@ -98,12 +105,18 @@ pub async fn deploy(
 
 fn broken(error: MultipartError) -> Failure {
     if error.status().as_u16() == 413 {
-        return Failure::new(
-            ErrorCode::TooLarge,
-            "The agent's archive is too large",
-            "At most 256 MiB are taken: name what the agent doesn't need under ignore in superserve.yaml."
-                .to_owned(),
-        );
+        return too_large();
     }
     Failure::new(ErrorCode::Invalid, format!("The upload did not arrive whole: {}", error.body_text()), None)
+}
+
+fn too_large() -> Failure {
+    let most = MAX_ARCHIVE >> 20;
+    Failure::new(
+        ErrorCode::TooLarge,
+        "The agent's archive is too large",
+        format!(
+            "At most {most} MiB are taken: name what the agent doesn't need under ignore in superserve.yaml."
+        ),
+    )
 }

@@ -93,13 +93,9 @@ fn streamed(server: &Server, events: impl Stream<Item = NumberedEvent> + Send + 
 /// Frames as an event stream that is never silent for long.
 pub(super) fn sent(server: &Server, frames: impl Stream<Item = String> + Send + 'static) -> Response {
     let open = server.platform.metrics().stream();
-    let frames = stream::unfold((Box::pin(on_its_behalf(frames)), open), |(mut frames, open)| async move {
-        let frame = match tokio::time::timeout(KEEP_ALIVE, frames.next()).await {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return None,
-            Err(_) => sse::KEEP_ALIVE.to_owned(),
-        };
-        Some((Ok::<_, std::io::Error>(Bytes::from(frame)), (frames, open)))
+    let frames = kept_warm(on_its_behalf(frames), KEEP_ALIVE).map(move |frame| {
+        let _ = &open;
+        Ok::<_, std::io::Error>(Bytes::from(frame))
     });
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
@@ -108,4 +104,39 @@ pub(super) fn sent(server: &Server, frames: impl Stream<Item = String> + Send + 
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     (headers, HttpBody::from_stream(frames)).into_response()
+}
+
+/// The frames, and a comment whenever none has come for so long.
+fn kept_warm(
+    frames: impl Stream<Item = String> + Send + 'static,
+    silence: Duration,
+) -> impl Stream<Item = String> + Send {
+    stream::unfold(Box::pin(frames), move |mut frames| async move {
+        let frame = match tokio::time::timeout(silence, frames.next()).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return None,
+            Err(_) => sse::KEEP_ALIVE.to_owned(),
+        };
+        Some((frame, frames))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_stream_is_kept_warm_with_comments() {
+        let (say, said) = tokio::sync::mpsc::unbounded_channel::<String>();
+        let frames = stream::unfold(said, |mut said| async move { Some((said.recv().await?, said)) });
+        let mut told = Box::pin(kept_warm(frames, Duration::from_millis(1)));
+        for _ in 0..2 {
+            assert_eq!(told.next().await.as_deref(), Some(": keep-alive\n\n"));
+        }
+        say.send("data: 1\n\n".to_owned()).expect("a reader");
+        assert_eq!(told.next().await.as_deref(), Some("data: 1\n\n"));
+        assert_eq!(told.next().await.as_deref(), Some(": keep-alive\n\n"));
+        drop(say);
+        assert_eq!(told.next().await, None);
+    }
 }

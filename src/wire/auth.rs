@@ -53,6 +53,7 @@ pub struct AskToken {
 #[serde(untagged)]
 pub enum DeviceAnswer {
     Granted {
+        #[serde(alias = "token")]
         access_token: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires_at: Option<Timestamp>,
