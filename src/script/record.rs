@@ -136,17 +136,19 @@ impl Reader {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Page, A::Error> {
-                let mut page = Page { sessions: Vec::new(), next_cursor: None };
+                let (mut sessions, mut next_cursor) = (None, None);
                 while let Some(key) = map.next_key::<Key>()? {
                     match key {
-                        Key::Sessions => page.sessions = map.next_value_seed(Many(self.0))?,
-                        Key::NextCursor => page.next_cursor = map.next_value()?,
+                        Key::Sessions => sessions = Some(map.next_value_seed(Many(self.0))?),
+                        Key::NextCursor => next_cursor = map.next_value()?,
                         Key::Other => {
                             map.next_value::<IgnoredAny>()?;
                         }
                     }
                 }
-                Ok(page)
+                // What is no list is not an empty one.
+                let sessions = sessions.ok_or_else(|| A::Error::missing_field("sessions"))?;
+                Ok(Page { sessions, next_cursor })
             }
         }
         let mut json = serde_json::Deserializer::from_slice(json);
