@@ -179,7 +179,7 @@ impl Conversation {
                 Event::Stdout => {
                     let bytes = self.stdout.read();
                     if !bytes.is_empty() {
-                        watch.stir(Instant::now());
+                        watch.stir(Instant::now(), self.shims.trusted_word());
                     }
                     if self.hear_banner(&bytes, &mut banner) {
                         return Ok(());
@@ -207,7 +207,7 @@ impl Conversation {
                             let signals = self.fifo.read_now();
                             break self.hears_ready(&signals);
                         }
-                        watch.stir(Instant::now());
+                        watch.stir(Instant::now(), self.shims.trusted_word());
                         if self.hear_banner(&bytes, &mut banner) {
                             return Ok(());
                         }

@@ -276,7 +276,7 @@ impl Conversation {
         }
         let now = Instant::now();
         if let Some(watch) = &mut turn.watch {
-            watch.stir(now);
+            watch.stir(now, self.shims.trusted_word());
             if self.shims.word() == Word::Idle {
                 watch.hurry(now);
             }
@@ -455,7 +455,7 @@ impl Conversation {
         }
         let signals = self.fifo.read_now();
         if !signals.is_empty() {
-            watch.stir(Instant::now());
+            watch.stir(Instant::now(), self.shims.trusted_word());
             return self.hear_signals(&signals, turn);
         }
         if sign == Sign::Quiet {
@@ -490,7 +490,7 @@ impl Conversation {
         let now = Instant::now();
         turn.deadline = after(now, self.limits.cancel_grace);
         if let Some(watch) = &mut turn.watch {
-            watch.stir(now);
+            watch.stir(now, self.shims.trusted_word());
         }
         if let Some(request) = &turn.request {
             request.exchange.hang_up();

@@ -194,11 +194,11 @@ impl Watch {
         self.next
     }
 
-    /// The agent printed something, or got something.
-    pub fn stir(&mut self, now: Instant) {
+    /// The agent printed something, or got something. `word` is what its shims say.
+    pub fn stir(&mut self, now: Instant, word: Word) {
         self.stirred = now;
         self.step = FIRST;
-        self.next = now + FIRST;
+        self.next = now + Self::pace(FIRST, word);
         self.parked = None;
         self.main = None;
         self.calm = None;
@@ -226,7 +226,7 @@ impl Watch {
         let parked = self.parked.take();
         let main = self.main.take();
         let was_busy = std::mem::replace(&mut self.was_busy, verdict == Verdict::Busy);
-        let mut step = self.slower(now);
+        let mut step = Self::pace(self.slower(now), word);
         let mut sign = None;
         match (verdict, scan) {
             (Verdict::Parked, Ok(scan)) => {
@@ -298,6 +298,12 @@ impl Watch {
                 confirmed
             }
         }
+    }
+
+    /// A shim that is at work will say when it waits: until then a look now and then is for those who read around it. To
+    /// look after each line is what many agents that print would cost most.
+    fn pace(step: Duration, word: Word) -> Duration {
+        if word == Word::Busy { step.max(SLOWEST) } else { step }
     }
 
     fn slower(&mut self, now: Instant) -> Duration {
@@ -430,6 +436,21 @@ mod tests {
     }
 
     #[test]
+    fn whose_shim_is_at_work_is_looked_at_now_and_then() {
+        let now = Instant::now();
+        let mut watch = Watch::new(RULES, now, None);
+        for (word, pause) in [(Word::Busy, SLOWEST), (Word::None, FIRST), (Word::Idle, FIRST)] {
+            watch.stir(now, word);
+            assert_eq!(watch.next(), now + pause, "{word:?}");
+        }
+        let working = || scan(&[task(1, 1, 0, Stdin::No, Rest::Busy)]);
+        assert_eq!(watch.see(working(), now, now, None, Word::Busy), None);
+        assert!(watch.next() >= now + SLOWEST);
+        watch.hurry(now);
+        assert_eq!(watch.next(), now, "once it says that it waits");
+    }
+
+    #[test]
     fn silence_counts_from_the_last_stir() {
         let polls = task(1, 1, 0, Stdin::Waits, Rest::Timed);
         let quiet = |ends_line| {
@@ -454,7 +475,7 @@ mod tests {
         for _ in 0..20 {
             let now = watch.next();
             assert_eq!(watch.see(scan(&[reader]), now, now, None, Word::None), None);
-            watch.stir(now);
+            watch.stir(now, Word::None);
         }
     }
 
