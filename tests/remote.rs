@@ -393,6 +393,24 @@ fn off_loopback_it_wants_tls_or_to_be_told_otherwise() {
 }
 
 #[test]
+fn contexts_that_are_added_at_once_are_all_kept() {
+    let user = Test::new();
+    let names: Vec<String> = (0..12).map(|n| format!("c{n:02}")).collect();
+    let added: Vec<_> = names
+        .iter()
+        .map(|name| user.args(["context", "add", name, "http://127.0.0.1:9"]).any_stderr().start())
+        .collect();
+    for command in added {
+        let output = command.finish();
+        assert_eq!(output.status, 0, "{output:#?}");
+    }
+    let listed = user.json(["context", "list", "--json"]);
+    let listed: Vec<&str> =
+        listed.as_array().unwrap().iter().filter_map(|row| row["name"].as_str()).collect();
+    assert_eq!(listed[1..], names, "after the local one");
+}
+
+#[test]
 fn the_command_line_works_as_well_against_a_remote_server() {
     let served = Served::new();
     let user = served.user("write");

@@ -38,6 +38,14 @@ pub async fn measure(sessions: u64) {
         }
         told(page, &mut times, page == PAGES[0]);
     }
+    let mut times = Vec::new();
+    for _ in 0..ASKED / 20 {
+        let begun = Instant::now();
+        let answer = served.get("/metrics").send().await.expect("an answer");
+        assert!(answer.status().is_success() && answer.bytes().await.expect("metrics").len() > 5000);
+        times.push(millis(begun.elapsed()));
+    }
+    told("/v1/metrics", &mut times, false);
     let before = served.memory();
     for at_once in [4, 32] {
         let mut readers = JoinSet::new();

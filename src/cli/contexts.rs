@@ -4,6 +4,7 @@
 //! lines share it, so it holds the latest login; the rest stands beside it in `contexts.json`.
 
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -166,20 +167,27 @@ impl Contexts {
     fn shared_for(&self, url: &str) -> Result<Option<Secret>, Report> {
         let Some(folder) = &self.folder else { return Ok(None) };
         let path = folder.join("auth.json");
-        let Some(mut shared) = read::<Shared>(&path)? else { return Ok(None) };
-        match &shared.url {
-            Some(own) => Ok((own == url).then_some(shared.token)),
-            None => {
-                shared.url = Some(url.to_owned());
+        let owned = |shared: Shared| shared.url.is_some_and(|own| own == url).then_some(shared.token);
+        match read::<Shared>(&path)? {
+            Some(shared) if shared.url.is_none() => {}
+            known => return Ok(known.and_then(owned)),
+        }
+        let _lock = lock(folder)?;
+        match read::<Shared>(&path)? {
+            Some(shared) if shared.url.is_none() => {
+                let shared = Shared { url: Some(url.to_owned()), ..shared };
                 write(folder, &path, &shared)?;
                 Ok(Some(shared.token))
             }
+            // Another command was first.
+            known => Ok(known.and_then(owned)),
         }
     }
 
-    /// Keeps a context, in the place of one with this name. Error: the name is none.
+    /// Keeps a context. Errors: the name is none, or taken.
     pub fn add(&mut self, name: &str, url: &str) -> Result<(), Report> {
         check_name(name)?;
+        let _lock = self.latest()?;
         if self.saved.contexts.iter().any(|context| context.name == name) {
             return Err(Report {
                 exit: error::CONFLICT,
@@ -202,6 +210,7 @@ impl Contexts {
 
     /// Has every command speak to this one, until told otherwise.
     pub fn use_named(&mut self, name: &str) -> Result<(), Report> {
+        let _lock = self.latest()?;
         self.saved.current = match name {
             LOCAL => None,
             name => Some(self.named(name)?.name.clone()),
@@ -214,8 +223,9 @@ impl Contexts {
         if name == LOCAL {
             return Err(Report::usage("the local server is no context that can be removed".to_owned(), ""));
         }
+        let _lock = self.latest()?;
         let url = self.named(name)?.url.clone();
-        self.forget(&url)?;
+        self.forget_login(&url)?;
         self.saved.contexts.retain(|context| context.name != name);
         if self.saved.current.as_deref() == Some(name) {
             self.saved.current = None;
@@ -234,6 +244,7 @@ impl Contexts {
         if self.folder.is_none() {
             return Err(Report::usage("no home folder is known to keep a login in".to_owned(), "Set HOME."));
         }
+        let _lock = self.latest()?;
         let known = self.saved.contexts.iter_mut().find(|context| match name {
             Some(name) => context.name == name,
             None => context.url == url,
@@ -268,6 +279,14 @@ impl Contexts {
 
     /// Forgets the login at this server; whether there was one.
     pub fn forget(&mut self, url: &str) -> Result<bool, Report> {
+        if self.folder.as_ref().is_none_or(|folder| !folder.exists()) {
+            return Ok(false);
+        }
+        let _lock = self.latest()?;
+        self.forget_login(url)
+    }
+
+    fn forget_login(&mut self, url: &str) -> Result<bool, Report> {
         let mut was = false;
         for context in self.saved.contexts.iter_mut().filter(|context| context.url == url) {
             was |= context.token.take().is_some();
@@ -295,6 +314,14 @@ impl Contexts {
         let is_free = |name: &String| !self.saved.contexts.iter().any(|context| context.name == *name);
         let numbered = (2..).map(|n| format!("{base}-{n}"));
         std::iter::once(base.clone()).chain(numbered).find(is_free).unwrap_or(base)
+    }
+
+    /// Reads what is known by now, and keeps others from changing it until the answer is dropped.
+    fn latest(&mut self) -> Result<Option<OwnedFd>, Report> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let lock = lock(folder)?;
+        self.saved = read(&folder.join("contexts.json"))?.unwrap_or_default();
+        Ok(Some(lock))
     }
 
     fn save(&self) -> Result<(), Report> {
@@ -348,11 +375,29 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Report> {
     }
 }
 
+/// For its owner alone.
+fn make(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Keeps other commands from changing what is in there until it is dropped.
+fn lock(folder: &Path) -> Result<OwnedFd, Report> {
+    use rustix::fs::{FlockOperation, Mode, OFlags};
+    let locked = || -> io::Result<OwnedFd> {
+        make(folder)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(folder, flags, Mode::empty())?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+        Ok(lock)
+    };
+    locked().map_err(|error| failed("write to", folder, &error))
+}
+
 /// Whole or not at all, and for its owner alone.
 fn write(folder: &Path, path: &Path, value: &impl Serialize) -> Result<(), Report> {
-    use std::os::unix::fs::DirBuilderExt;
     let written = || -> io::Result<()> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        make(folder)?;
         // Made with mode 0600.
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         serde_json::to_writer_pretty(&mut file, value)?;
