@@ -1,6 +1,8 @@
 //! A server that lets others in: addresses, TLS, tokens, logins, contexts.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::command::Running;
 use crate::process::wait_for;
-use crate::request::{Answer, over_tcp, request};
+use crate::request::{Answer, over_tcp, read_whole, request};
 use crate::test::{NO_SESSIONS, Test, short, told};
 
 /// A server that listens, and the home that it serves.
@@ -390,6 +392,28 @@ fn off_loopback_it_wants_tls_or_to_be_told_otherwise() {
     }
     let served = Served::with(test, &["--listen", "0.0.0.0:0", "--insecure"]);
     assert!(served.log().contains("others are let in without TLS"));
+}
+
+#[test]
+fn who_still_sends_hears_why_nothing_more_is_taken() {
+    let served = Served::new();
+    let token = served.token("ada", "write");
+    for (bearer, expected) in [(token.as_str(), (413, "too_large")), ("wrong", (401, "unauthenticated"))] {
+        let mut stream = TcpStream::connect(&served.address).unwrap();
+        let head = format!(
+            "POST /v1/agents HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {bearer}\r\nConnection: close\r\n\
+             Content-Type: multipart/form-data; boundary=xyz\r\nContent-Length: {}\r\n\r\n",
+            served.address,
+            300 << 20
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // More than any buffer between the two holds.
+        for _ in 0..32 {
+            stream.write_all(&[b'x'; 1 << 20]).expect("it is read away");
+        }
+        let (status, code, _) = error(&read_whole(stream));
+        assert_eq!((status, code.as_str()), expected);
+    }
 }
 
 #[test]

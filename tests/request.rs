@@ -60,7 +60,8 @@ pub fn keep_alive(test: &Test, method: &str, path: &str, body: Option<&str>) -> 
 }
 
 /// Reads an answer until it is whole, whether or not its connection is closed then.
-fn read_whole(mut stream: impl Read) -> Answer {
+/// Reads an answer to its end, and leaves the connection as it is.
+pub fn read_whole(mut stream: impl Read) -> Answer {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     while !is_whole(&bytes) {

@@ -306,7 +306,7 @@ fn every_route_has_a_transcript() {
 }
 
 /// What no command of ours asks over the network, and why.
-const NOT_OURS: [(&str, &str); 10] = [
+const NOT_OURS: [(&str, &str); 9] = [
     ("GET /device", "a page, for the owner's browser"),
     ("POST /device/decide", "a page, for the owner's browser"),
     ("POST /device/login", "a page, for the owner's browser"),
@@ -316,7 +316,6 @@ const NOT_OURS: [(&str, &str); 10] = [
     ("GET /v1/openapi.json", "for whoever writes another client"),
     ("GET /v1/version", "asked over the socket alone, of the server of this home: tests/versions.rs"),
     ("POST /v1/server/stop", "asked over the socket alone, of the server of this home: tests/server.rs"),
-    ("POST /v1/sessions/{id}/end", "the original clients ask it; ours asks /sessions/end, also for one"),
 ];
 
 /// Every route of the API's document: method and path.

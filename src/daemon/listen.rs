@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::certificate;
+use super::unread::Unread;
 use crate::server::Peer;
 
 /// How long a request's head may take, and a connection stay without a request.
@@ -220,7 +221,10 @@ impl Connections {
         let router = self.router;
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            router.clone().oneshot(request.map(Body::new))
+            // Who waits for a word to go on gets the answer instead, and sends nothing more.
+            let waits = request.headers().contains_key(header::EXPECT);
+            let body = |body| if waits { Body::new(body) } else { Body::new(Unread::new(body)) };
+            router.clone().oneshot(request.map(body))
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

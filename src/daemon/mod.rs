@@ -10,6 +10,7 @@ mod log;
 mod process;
 mod serve;
 mod throwaway;
+mod unread;
 
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
