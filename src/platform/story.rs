@@ -39,6 +39,13 @@ async fn from_making_to_end(stage: Stage) {
     assert_eq!(session.status, Status::Idle);
     assert_eq!(session.title.as_deref(), Some("buy milk"));
     assert_eq!(session.last_activity_at, Some(made.created_at.plus_millis(60_000)));
+    // Its last event is heard a moment before the run is none any more.
+    let over = async {
+        while platform.activity().await.active_runs > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), over).await.expect("the run is over");
     assert_eq!(platform.activity().await, Activity { sessions: 1, active_runs: 0, live_agents: 1 });
 
     let again = run(&platform, &made.id, "and bread").await;
