@@ -12,7 +12,8 @@ use crate::wire::{ErrorBody, ErrorCode};
 
 /// A server that wants to be left alone for longer is.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// What something on the way answers that reaches no server: too many requests, bad gateway, unavailable, gateway time-out.
+/// What a server that has too much to do or leaves answers, or something before it that finds none: too many requests, bad
+/// gateway, unavailable, gateway time-out.
 const BUSY: [u16; 4] = [429, 502, 503, 504];
 
 impl Client {
@@ -89,12 +90,8 @@ impl Client {
             return Ok(response);
         }
         let wait = told_to_wait(&response);
-        let passes = match status.as_u16() {
-            429 => true,
-            // The server leaves, or a proxy has found none.
-            502..=504 => harmless,
-            _ => false,
-        };
+        // Too many requests were not done; of the others who knows.
+        let passes = BUSY.contains(&status.as_u16()) && (harmless || status.as_u16() == 429);
         let passes = passes && wait.is_none_or(|wait| wait <= LONGEST_WAIT);
         Err(match refusal(response).await {
             Ok(error) => Lost { passes, wait, error: self.with_login(error) },
