@@ -375,17 +375,12 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Report> {
     }
 }
 
-/// For its owner alone.
-fn make(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// Keeps other commands from changing what is in there until it is dropped.
+/// Keeps other commands from changing what is in there until it is dropped. Makes the folder, for its owner alone.
 fn lock(folder: &Path) -> Result<OwnedFd, Report> {
     use rustix::fs::{FlockOperation, Mode, OFlags};
+    use std::os::unix::fs::DirBuilderExt;
     let locked = || -> io::Result<OwnedFd> {
-        make(folder)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let lock = rustix::fs::open(folder, flags, Mode::empty())?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
@@ -394,10 +389,9 @@ fn lock(folder: &Path) -> Result<OwnedFd, Report> {
     locked().map_err(|error| failed("write to", folder, &error))
 }
 
-/// Whole or not at all, and for its owner alone.
+/// Whole or not at all, and for its owner alone; whoever calls it holds the lock.
 fn write(folder: &Path, path: &Path, value: &impl Serialize) -> Result<(), Report> {
     let written = || -> io::Result<()> {
-        make(folder)?;
         // Made with mode 0600.
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         serde_json::to_writer_pretty(&mut file, value)?;

@@ -11,6 +11,7 @@ use crate::config;
 use crate::daemon::ServeError;
 use crate::render;
 use crate::script::{self, Place, Terminal};
+use crate::wire::event::more;
 
 /// The exit codes.
 pub const FAILED: i32 = 1;
@@ -239,8 +240,7 @@ impl Report {
         if let Some(place) = &self.place {
             push_place(&mut text, place, dim, red);
         }
-        // One line is the reason that the message tells.
-        if let Some(stderr) = self.stderr.as_deref().filter(|stderr| !self.message.ends_with(stderr.trim())) {
+        if let Some(stderr) = self.stderr.as_deref().and_then(|stderr| more(&self.message, stderr)) {
             for line in render::clean(stderr).lines() {
                 let _ = writeln!(text, "  {dim}|{dim:#} {line}");
             }

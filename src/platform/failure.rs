@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::OpenError;
 use crate::sandbox::{Exit, Refusal, Usage};
-use crate::wire::event::RunError;
+use crate::wire::event::{RunError, more};
 use crate::wire::limits::size_text;
 
 /// The agent's stderr, as far as an error shows it: so many lines from its end.
@@ -167,10 +167,9 @@ impl Failure {
 
     /// What the session shows.
     pub fn sentence(&self) -> String {
-        if self.message.ends_with(&self.stderr) {
-            self.message.clone()
-        } else {
-            format!("{}\n{}", self.message, self.stderr)
+        match more(&self.message, &self.stderr) {
+            Some(stderr) => format!("{}\n{stderr}", self.message),
+            None => self.message.clone(),
         }
     }
 

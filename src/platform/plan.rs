@@ -215,11 +215,13 @@ fn is_local(text: &str) -> bool {
 /// Whether a command runs a script by tsx: the original's command line deploys TypeScript so, as its server had tsx.
 fn runs_tsx(line: &str) -> bool {
     let argv = command::argv(line).unwrap_or_default();
-    let mut words = argv.iter().map(String::as_str);
-    match words.next() {
-        Some("tsx") => true,
-        Some("npx") => words.find(|word| !word.starts_with('-')) == Some("tsx"),
-        Some("node") => words.any(|word| word == "--import=tsx") || line.contains("--import tsx "),
+    let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["tsx", ..] => true,
+        ["npx", rest @ ..] => rest.iter().find(|word| !word.starts_with('-')) == Some(&"tsx"),
+        ["node", rest @ ..] => {
+            rest.contains(&"--import=tsx") || rest.windows(2).any(|two| two == ["--import", "tsx"])
+        }
         _ => false,
     }
 }

@@ -9,7 +9,7 @@ use super::runtime::Runtime;
 use super::session::Session;
 use crate::render::{self, Cleaner, clean_line};
 use crate::wire::RunEvent;
-use crate::wire::event::RunError;
+use crate::wire::event::{self, RunError};
 
 /// How a turn ended.
 pub enum Ended {
@@ -66,7 +66,8 @@ pub fn tell(runtime: &Runtime, error: &RunError) {
     let terminal = &runtime.host().terminal;
     let mark = output::mark(terminal.as_ref(), false);
     terminal.err(&format!("{mark} {}\n", clean_line(&error.message)));
-    for line in error.more().iter().flat_map(|text| text.lines()) {
+    let more = error.stderr.as_deref().and_then(|stderr| event::more(&error.message, stderr));
+    for line in more.iter().flat_map(|text| text.lines()) {
         terminal.err(&format!("  {}\n", clean_line(line)));
     }
 }

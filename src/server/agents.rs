@@ -3,12 +3,12 @@
 use axum::Json;
 use axum::extract::multipart::{Multipart, MultipartError, MultipartRejection};
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::error::{Failure, Result};
 use super::openapi::{DeployForm, Empty, Malformed, NotFound, OfAgent, TooLarge, Unavailable};
-use super::request::{Named, parsed};
+use super::request::{Named, parsed, told_length};
 use super::{MAX_ARCHIVE, Server};
 use crate::platform::Upload;
 use crate::wire::agent::AgentList;
@@ -63,8 +63,7 @@ pub async fn deploy(
     multipart: std::result::Result<Multipart, MultipartRejection>,
 ) -> Result<Json<Agent>> {
     // Told before it is sent in vain.
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: usize| length > MAX_ARCHIVE) {
+    if told_length(&headers).is_some_and(|length| length > MAX_ARCHIVE as u64) {
         return Err(too_large());
     }
     let mut multipart = multipart.map_err(|error| {

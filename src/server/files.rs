@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use super::Server;
 use super::error::{Failure, Result};
 use super::openapi::{Conflict, Gone, Malformed, NotFound, OfSession, TooLarge, Unavailable};
-use super::request::{MAX_DISCARDED, session_id, value};
+use super::request::{session_id, told_length, value};
 use super::request_id::on_its_behalf;
 use crate::platform::{Error, MAX_FILE, too_large};
 use crate::wire::file::{EXECUTABLE, FileRow, decode};
@@ -123,31 +123,17 @@ pub async fn put(
 ) -> Result<Json<FileEntry>> {
     let (id, path) = named(&uri)?;
     let executable = value(&pairs, "executable").is_some_and(|text| text == "true" || text == "1");
-    let length =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: u64| length > MAX_FILE) {
+    if told_length(request.headers()).is_some_and(|length| length > MAX_FILE) {
         return Err(too_large().into());
     }
     let _waited_for = server.busy();
-    let mut body = request.into_body().into_data_stream();
-    let pieces = (&mut body).map(|piece| match piece {
+    let pieces = request.into_body().into_data_stream().map(|piece| match piece {
         Ok(bytes) => Ok(Vec::from(bytes)),
         Err(_) => {
             Err(Error::Invalid { message: "The request's body did not arrive whole".into(), hint: None })
         }
     });
-    let written = server.platform.write_file(&id, &path, executable, pieces).await;
-    if written.is_err() {
-        // A client that still sends when its connection is closed never reads why.
-        let mut rest = 0;
-        while let Some(Ok(bytes)) = body.next().await {
-            rest += bytes.len();
-            if rest > MAX_DISCARDED {
-                break;
-            }
-        }
-    }
-    Ok(Json(written?))
+    Ok(Json(server.platform.write_file(&id, &path, executable, pieces).await?))
 }
 
 /// The session as an archive.

@@ -2,6 +2,7 @@
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
@@ -11,8 +12,6 @@ use crate::wire::{ErrorCode, Order, SessionId, SessionQuery, StatsQuery};
 
 /// The largest JSON body, in bytes.
 const MAX_BODY: usize = 4 << 20;
-/// How much of a body that is too large is read before the connection is closed on it, in bytes.
-pub const MAX_DISCARDED: usize = 64 << 20;
 /// The most agents that a list names: each is looked up.
 const MAX_AGENTS: usize = 100;
 
@@ -53,29 +52,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
-/// The whole body. One that is too large is read on, within a bound, and thrown away: a client that still sends when its
-/// connection is closed never reads why.
+/// The whole body. Error: it is too large, or broke off.
 pub async fn read(request: Request) -> Result<Vec<u8>> {
     let mut stream = request.into_body().into_data_stream();
     let mut bytes = Vec::new();
-    let mut length = 0;
     while let Some(chunk) = stream.next().await {
         let chunk = chunk
             .map_err(|_| Failure::new(ErrorCode::Invalid, "The request's body did not arrive whole", None))?;
-        length += chunk.len();
-        if length <= MAX_BODY {
-            bytes.extend_from_slice(&chunk);
-        } else if length <= MAX_DISCARDED {
-            bytes = Vec::new();
-        } else {
-            break;
+        if bytes.len() + chunk.len() > MAX_BODY {
+            let limit = format!("At most {} MiB are taken.", MAX_BODY >> 20);
+            return Err(Failure::new(ErrorCode::TooLarge, "The request's body is too large", limit));
         }
+        bytes.extend_from_slice(&chunk);
     }
-    if length <= MAX_BODY {
-        return Ok(bytes);
-    }
-    let limit = format!("At most {} MiB are taken.", MAX_BODY >> 20);
-    Err(Failure::new(ErrorCode::TooLarge, "The request's body is too large", limit))
+    Ok(bytes)
 }
 
 /// A session's ID out of a path: with or without `ses_`, dashes ignored.
@@ -86,6 +76,11 @@ pub fn session_id(text: &str) -> Result<SessionId> {
 /// The value of `key`, unless it is missing or empty.
 pub fn value<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
     pairs.iter().find(|(name, value)| name == key && !value.is_empty()).map(|(_, value)| value.as_str())
+}
+
+/// How long the body is said to be, in bytes.
+pub fn told_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The value of `key` as a number or a moment; a malformed one is an error that names it.

@@ -49,11 +49,9 @@ pub struct RunError {
     pub stderr: Option<String>,
 }
 
-impl RunError {
-    /// The agent's last lines, unless the message has them.
-    pub fn more(&self) -> Option<&str> {
-        self.stderr.as_deref().filter(|stderr| !self.message.ends_with(stderr.trim()))
-    }
+/// What an agent's last lines say besides the message, which may have taken its reason from them.
+pub fn more<'a>(message: &str, stderr: &'a str) -> Option<&'a str> {
+    Some(stderr).filter(|stderr| !message.ends_with(stderr.trim()))
 }
 
 impl RunEvent {
